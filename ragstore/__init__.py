@@ -13,24 +13,24 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from ragstore.conf import settings as settings
     from ragstore.connection import DatabaseConnection as DatabaseConnection
+    from ragstore.content import NewChunk as NewChunk
+    from ragstore.content import NewDocument as NewDocument
     from ragstore.exceptions import RagstoreError as RagstoreError
     from ragstore.ingest import IngestReport as IngestReport
-    from ragstore.ingest import NewChunk as NewChunk
-    from ragstore.ingest import NewDocument as NewDocument
+    from ragstore.search.result import Hit as Hit
+    from ragstore.search.result import SearchResult as SearchResult
     from ragstore.store import AsyncStore as AsyncStore
-    from ragstore.store import Hit as Hit
-    from ragstore.store import SearchResult as SearchResult
     from ragstore.store import Store as Store
 
 _HOME = {
     "AsyncStore": "ragstore.store",
     "DatabaseConnection": "ragstore.connection",
-    "Hit": "ragstore.store",
+    "Hit": "ragstore.search.result",
     "IngestReport": "ragstore.ingest",
-    "NewChunk": "ragstore.ingest",
-    "NewDocument": "ragstore.ingest",
+    "NewChunk": "ragstore.content",
+    "NewDocument": "ragstore.content",
     "RagstoreError": "ragstore.exceptions",
-    "SearchResult": "ragstore.store",
+    "SearchResult": "ragstore.search.result",
     "Store": "ragstore.store",
     "settings": "ragstore.conf",
 }

@@ -61,10 +61,22 @@ and the remedy, and its attributes carry the data. No message holds a password o
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 
 class RagstoreError(Exception):
     """Base of every error that ragstore raises on purpose."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle without calling ``__init__``, whose arguments are not ``args``."""
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(kind: type[RagstoreError], args: tuple[Any, ...], data: dict[str, Any]) -> Any:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(data)
+    return error
 
 
 # --- settings and installation -----------------------------------------------------------------

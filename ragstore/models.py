@@ -437,8 +437,10 @@ TABLES = tuple(
 )
 """The tables of ragstore, each after those it refers to."""
 
+SPACES, COLLECTIONS, DOCUMENTS, CHUNKS, EMBEDDINGS = TABLES
+
 TSVECTOR_FUNCTION = function(
-    TABLES[3],
+    CHUNKS,
     "ragstore_tsvector",
     [("language", "text"), ("body", "text")],
     "tsvector",
@@ -451,7 +453,7 @@ TSVECTOR_FUNCTION = function(
 """What makes ``Chunk.tsv``: IMMUTABLE, as a generated column needs."""
 
 # For a plain create_all() in somebody's test; a migration checks the version first.
-event.listen(TABLES[4], "before_create", verbatim("CREATE EXTENSION IF NOT EXISTS vector"))
+event.listen(EMBEDDINGS, "before_create", verbatim("CREATE EXTENSION IF NOT EXISTS vector"))
 
 
 @event.listens_for(Chunk, "before_insert")
@@ -464,7 +466,6 @@ def _inherit_language(_mapper: Mapper[Any], connection: Connection, chunk: Chunk
     if collection is not None:
         chunk.language = collection.language
         return
-    collections = TABLES[1].c
     chunk.language = connection.scalar(
-        select(collections.language).where(collections.id == chunk.collection_id)
+        select(COLLECTIONS.c.language).where(COLLECTIONS.c.id == chunk.collection_id)
     )

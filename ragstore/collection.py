@@ -1,0 +1,124 @@
+"""Collections by name: made, found, and resolved to what every statement needs of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg import sql
+
+from ragstore.content import check_text, metadata_json
+from ragstore.exceptions import CollectionExists, CollectionNotFound, InvalidName, SpaceNotReady
+from ragstore.execution import Operation, Query
+from ragstore.models import MAX_NAME_BYTES
+from ragstore.space import Space, find_space
+
+
+@dataclass(frozen=True)
+class CollectionInfo:
+    """A collection as it was when it was looked up.
+
+    ``space`` is the active embedding space, if one is set; ``is_ready`` says that its partition is
+    there.
+    """
+
+    id: int
+    name: str
+    language: str
+    space: Space | None
+    is_ready: bool
+
+    def require_space(self) -> Space:
+        """Return the space that vectors go to and are searched in.
+
+        Raises:
+            SpaceNotReady: the collection has none, or the space has no partition.
+        """
+        if self.space is None:
+            raise SpaceNotReady(
+                f"The collection {self.name!r} has no embedding space, so it holds no vectors:"
+                " create it with space=, or search by text"
+            )
+        if not self.is_ready:
+            raise SpaceNotReady(
+                f"The space {self.space.name!r} has no partition, so it holds no vectors:"
+                f" run store.create_space({self.space.name!r}, …, exists_ok=True) as the owner of"
+                " the tables"
+            )
+        return self.space
+
+
+_FIND = sql.SQL(
+    "SELECT c.id, c.name, c.language, to_regclass('ragstore_embedding_' || s.id) IS NOT NULL,"
+    " s.id, s.name, s.model, s.dimensions, s.metric"
+    " FROM ragstore_collection c LEFT JOIN ragstore_embedding_space s ON s.id = c.space_id"
+    " WHERE c.name = %s"
+)
+
+
+def find_collection(name: str) -> Operation[CollectionInfo]:
+    """Return the collection of that name, with its active space.
+
+    Raises:
+        CollectionNotFound: naming those there are.
+    """
+    found = yield Query(_FIND, [check_text(name, "the name of the collection", MAX_NAME_BYTES)])
+    if found:
+        id_, name, language, is_ready, *space = found[0]
+        return CollectionInfo(id_, name, language, Space(*space) if space[0] else None, is_ready)
+    names = yield Query(sql.SQL("SELECT name FROM ragstore_collection ORDER BY name LIMIT 9"))
+    known = ", ".join(repr(known) for (known,) in names) or "none yet"
+    raise CollectionNotFound(
+        f"There is no collection {name!r} (there is {known}): make it with create_collection()",
+        collection=name,
+    )
+
+
+def insert_collection(
+    name: str, space: str | None, language: str, meta: Mapping[str, Any], *, exists_ok: bool
+) -> Operation[CollectionInfo]:
+    """Insert a collection, or return the one that is the same already.
+
+    Raises:
+        CollectionExists: the name is taken, and ``exists_ok`` is false or space or language differ.
+        SpaceNotFound: there is no such space.
+        InvalidName: the name is empty, or the server has no such text search configuration.
+    """
+    if not check_text(name, "the name of the collection", MAX_NAME_BYTES):
+        raise InvalidName("a collection needs a name")
+    target = (yield from find_space(space)) if space is not None else None
+    yield from _check_language(language)
+    inserted = yield Query(
+        sql.SQL(
+            "INSERT INTO ragstore_collection (name, space_id, language, metadata)"
+            " VALUES (%s, %s, %s, %s::jsonb) ON CONFLICT (name) DO NOTHING RETURNING id"
+        ),
+        [name, target and target.id, language, metadata_json(meta)],
+    )
+    found = yield from find_collection(name)
+    if inserted or (exists_ok and (found.space, found.language) == (target, language)):
+        return found
+    there = f"space {found.space.name!r}" if found.space else "no space"
+    raise CollectionExists(
+        f"There is a collection {name!r} already ({there}, language {found.language!r}): choose"
+        " another name, or pass exists_ok=True for the same definition",
+        collection=name,
+    )
+
+
+def _check_language(language: str) -> Operation[None]:
+    check_text(language, "the language", MAX_NAME_BYTES)
+    rows = yield Query(
+        sql.SQL(
+            "SELECT cfgname FROM pg_ts_config c JOIN pg_namespace n ON n.oid = c.cfgnamespace"
+            " WHERE (cfgname = %(name)s AND pg_ts_config_is_visible(c.oid))"
+            " OR nspname || '.' || cfgname = %(name)s"
+        ),
+        {"name": language},
+    )
+    if rows:
+        return
+    known = yield Query(sql.SQL("SELECT cfgname FROM pg_ts_config ORDER BY cfgname"))
+    names = ", ".join(name for (name,) in known)
+    raise InvalidName(f"The server has no text search configuration {language!r}, only {names}")

@@ -1,0 +1,269 @@
+"""Documents and chunks on their way in: what they look like, and what is refused.
+
+Everything is checked here, before any statement, because the database says it later and worse: a
+NUL byte has three different errors, and one bad row ends a COPY of a thousand good ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ragstore.exceptions import (
+    DuplicateKey,
+    EmptyChunk,
+    EmptyDocument,
+    InvalidInput,
+    InvalidMetadata,
+    InvalidText,
+    InvalidVector,
+    LoneSurrogate,
+    MetadataTooDeep,
+    MetadataTooLarge,
+    NulByte,
+    TextTooLong,
+)
+from ragstore.models import MAX_KEY_BYTES, MAX_TEXT_BYTES
+
+MAX_METADATA_BYTES = 65_536
+"""The largest metadata of a document or chunk, as JSON."""
+
+MAX_METADATA_DEPTH = 32
+"""How deeply metadata may be nested; Postgres and Python both give up somewhere beyond 1,000."""
+
+
+@dataclass(frozen=True)
+class NewChunk:
+    """A passage to store. ``vector`` may be left out where ``embed`` makes it."""
+
+    text: str
+    vector: Sequence[float] | np.ndarray[Any, Any] | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    token_count: int | None = None
+
+
+@dataclass(frozen=True)
+class NewDocument:
+    """A document to store, under a key of yours; a plain string is a chunk too.
+
+    Ingesting the same key again replaces the document, or does nothing if it is the same.
+    """
+
+    key: str
+    chunks: Sequence[NewChunk | str]
+    title: str | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PreparedChunk:
+    """A checked chunk, its metadata as JSON."""
+
+    text: str
+    meta: str
+    token_count: int | None
+    vector: Any
+    content_hash: bytes
+
+
+@dataclass(frozen=True)
+class PreparedDocument:
+    """A checked document. ``content_hash`` covers all that is stored, given vectors included."""
+
+    key: str
+    title: str | None
+    meta: str
+    chunks: tuple[PreparedChunk, ...]
+    content_hash: bytes
+
+
+def prepare_batch(documents: Iterable[NewDocument]) -> list[PreparedDocument]:
+    """Check documents and return them sorted by key, the order in which rows are locked.
+
+    Raises:
+        InvalidInput: the first thing that is wrong, with its document's key and chunk.
+    """
+    prepared: dict[str, PreparedDocument] = {}
+    for document in documents:
+        ready = prepare(document)
+        if ready.key in prepared:
+            raise DuplicateKey(
+                "this key stands twice in one batch, and the second document would replace the"
+                " first: give each its own key",
+                key=ready.key,
+            )
+        prepared[ready.key] = ready
+    return [prepared[key] for key in sorted(prepared)]
+
+
+def prepare(document: NewDocument) -> PreparedDocument:
+    """Check one document and return it as it will be stored."""
+    if not isinstance(document, NewDocument):
+        raise InvalidInput(
+            f"expected NewDocument(key, chunks), got {type(document).__name__}: build one from it"
+        )
+    key = check_text(document.key, "the key", MAX_KEY_BYTES)
+    if not key:
+        raise InvalidText("a document has an empty key: give it one, as its path or URI")
+    if isinstance(document.chunks, str) or not document.chunks:
+        raise EmptyDocument("it has no chunks: split its text, or leave the document out", key=key)
+    title = document.title
+    if title is not None:
+        check_text(title, "the title", MAX_KEY_BYTES, key=key)
+    meta = metadata_json(document.meta, key=key)
+    chunks = tuple(_prepare_chunk(chunk, key, at) for at, chunk in enumerate(document.chunks))
+    digest = hashlib.sha256(json.dumps([title, meta]).encode())
+    for chunk in chunks:
+        digest.update(chunk.content_hash)
+    return PreparedDocument(key, title, meta, chunks, digest.digest())
+
+
+def check_text(
+    text: str, what: str, limit: int, *, key: str | None = None, chunk: int | None = None
+) -> str:
+    """Return ``text`` if Postgres can store it in ``limit`` bytes of UTF-8.
+
+    Raises:
+        InvalidText: it is not a string, or one of the kinds below.
+        NulByte, LoneSurrogate, TextTooLong: naming ``what`` and, for the first two, the offset.
+    """
+    if not isinstance(text, str):
+        raise InvalidText(f"{what} is {type(text).__name__}, not str", key=key, chunk=chunk)
+    if (at := text.find("\0")) >= 0:
+        raise NulByte(
+            f"{what} has a NUL character at {at}, which Postgres cannot store: remove it with"
+            " text.replace('\\0', '')",
+            key=key,
+            chunk=chunk,
+        )
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError as exc:
+        at = exc.start
+    else:
+        if size > limit:
+            raise TextTooLong(
+                f"{what} has {size:,} bytes, and {limit:,} is the limit: shorten or split it",
+                key=key,
+                chunk=chunk,
+            )
+        return text
+    # Outside the except: the cause would quote the whole text.
+    raise LoneSurrogate(
+        f"{what} has half of a surrogate pair at {at}, which UTF-8 cannot encode: replace it with"
+        " text.encode('utf-8', 'replace').decode()",
+        key=key,
+        chunk=chunk,
+    )
+
+
+def metadata_json(
+    meta: Mapping[str, Any], *, key: str | None = None, chunk: int | None = None
+) -> str:
+    """Return metadata as canonical JSON: keys sorted, nothing Postgres would refuse.
+
+    Raises:
+        InvalidMetadata: a value has no JSON form; the message names its path.
+        MetadataTooDeep, MetadataTooLarge: beyond the limits of this module.
+    """
+    if not isinstance(meta, Mapping):
+        raise InvalidMetadata(
+            f"metadata is {type(meta).__name__}, not a mapping", key=key, chunk=chunk
+        )
+    plain = dict(meta)
+    problem = _problem(plain, "meta", MAX_METADATA_DEPTH)
+    if problem is not None:
+        kind, message = problem
+        raise kind(message, key=key, chunk=chunk)
+    text = json.dumps(plain, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    if (size := len(text.encode())) > MAX_METADATA_BYTES:
+        raise MetadataTooLarge(
+            f"metadata has {size:,} bytes as JSON, and {MAX_METADATA_BYTES:,} is the limit: keep"
+            " large values in a table of your own",
+            key=key,
+            chunk=chunk,
+        )
+    return text
+
+
+Problem = tuple[type[InvalidInput], str]
+
+
+def _problem(value: Any, path: str, depth: int) -> Problem | None:
+    """Return what is wrong with a JSON value, or with the first wrong thing inside it."""
+    if isinstance(value, str):
+        return _problem_of_text(value, path)
+    if isinstance(value, dict | list | tuple):
+        return _problem_inside(value, path, depth)
+    if value is None or isinstance(value, bool | int):
+        return None
+    if isinstance(value, float):
+        if math.isfinite(value):
+            return None
+        return InvalidMetadata, f"{path} is {value}, which JSON cannot say: leave it out"
+    return (
+        InvalidMetadata,
+        f"{path} is {type(value).__name__}, which has no JSON form: convert it (.isoformat())",
+    )
+
+
+def _problem_inside(value: Any, path: str, depth: int) -> Problem | None:
+    if depth == 0:
+        return MetadataTooDeep, f"metadata is nested more than {MAX_METADATA_DEPTH} levels deep"
+    if not isinstance(value, dict):
+        items = ((f"{path}[{at}]", each) for at, each in enumerate(value))
+        return _first(_problem(each, inside, depth - 1) for inside, each in items)
+    for name in value:
+        if not isinstance(name, str):
+            return InvalidMetadata, f"{path} has the key {name!r}, which is not a string"
+        if problem := _problem_of_text(name, f"a key of {path}"):
+            return problem
+    return _first(_problem(each, f"{path}.{name}", depth - 1) for name, each in value.items())
+
+
+def _problem_of_text(text: str, path: str) -> Problem | None:
+    if "\0" in text:
+        return NulByte, f"{path} has a NUL character, which Postgres cannot store: remove it"
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        return LoneSurrogate, f"{path} has half of a surrogate pair, which UTF-8 cannot encode"
+    return None
+
+
+def _first(problems: Iterable[Problem | None]) -> Problem | None:
+    return next((problem for problem in problems if problem is not None), None)
+
+
+def _vector_bytes(vector: Any, key: str, at: int) -> bytes:
+    try:
+        return np.asarray(vector, dtype=np.float64).tobytes()
+    except (TypeError, ValueError) as exc:
+        raise InvalidVector(
+            f"a vector is a flat sequence of numbers, not {type(vector).__name__}",
+            key=key,
+            chunk=at,
+        ) from exc
+
+
+def _prepare_chunk(chunk: NewChunk | str, key: str, at: int) -> PreparedChunk:
+    if isinstance(chunk, str):
+        chunk = NewChunk(chunk)
+    if not isinstance(chunk, NewChunk):
+        raise InvalidInput(
+            f"expected NewChunk or str, got {type(chunk).__name__}", key=key, chunk=at
+        )
+    text = check_text(chunk.text, "the text", MAX_TEXT_BYTES, key=key, chunk=at)
+    if not text.strip():
+        raise EmptyChunk("it has no text: leave it out", key=key, chunk=at)
+    meta = metadata_json(chunk.meta, key=key, chunk=at)
+    # The text is not JSON-encoded but stands behind its length: hashing is a cost of every ingest.
+    head = json.dumps([len(text), meta, chunk.token_count])
+    digest = hashlib.sha256(head.encode() + text.encode())
+    if chunk.vector is not None:
+        digest.update(_vector_bytes(chunk.vector, key, at))
+    return PreparedChunk(text, meta, chunk.token_count, chunk.vector, digest.digest())

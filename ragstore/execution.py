@@ -1,0 +1,102 @@
+"""Work on the database as plain generators, and the two ways to run them.
+
+An *operation* yields statements and is sent their rows. It opens nothing, waits for nothing and
+knows nothing of async: ``run`` and ``run_async`` do that, so every operation is written once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from psycopg import AsyncConnection, Connection
+from psycopg.abc import Query as Statement
+from sqlalchemy import Select
+from sqlalchemy.dialects.postgresql import psycopg as psycopg_dialect
+
+T = TypeVar("T")
+Row = tuple[Any, ...]
+
+_DIALECT = psycopg_dialect.dialect()
+
+
+@dataclass(frozen=True)
+class Query:
+    """A statement and its parameters; its rows are sent back."""
+
+    statement: Statement
+    parameters: dict[str, Any] | Sequence[Any] = ()
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A ``COPY … FROM STDIN (FORMAT BINARY)``, its column types and rows; no rows come back.
+
+    A column of type ``bytea`` takes what the server's binary input of its own type expects.
+    """
+
+    statement: Statement
+    types: Sequence[str]
+    rows: Iterable[Sequence[Any]]
+
+
+Operation = Generator[Query | Copy, list[Row], T]
+
+
+def compiled(statement: Select[Any]) -> Query:
+    """Return a SQLAlchemy statement as one for psycopg, its parameters bound."""
+    text = statement.compile(dialect=_DIALECT, compile_kwargs={"render_postcompile": True})  # type: ignore[no-untyped-call,unused-ignore]
+    binders = text._bind_processors  # noqa: SLF001 - compiled.params gives the raw values only
+    parameters = {
+        name: binders[name](value) if name in binders else value
+        for name, value in text.params.items()
+    }
+    return Query(str(text).encode(), parameters)
+
+
+def run(connection: Connection[Row], operation: Operation[T]) -> T:
+    """Run an operation on a connection, inside whatever transaction the caller has."""
+    rows: list[Row] = []
+    try:
+        step = next(operation)
+        while True:
+            rows = _execute(connection, step)
+            step = operation.send(rows)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+
+
+async def run_async(connection: AsyncConnection[Row], operation: Operation[T]) -> T:
+    """Run an operation on an async connection, inside whatever transaction the caller has."""
+    try:
+        step = next(operation)
+        while True:
+            rows = await _execute_async(connection, step)
+            step = operation.send(rows)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+
+
+def _execute(connection: Connection[Row], step: Query | Copy) -> list[Row]:
+    if isinstance(step, Query):
+        cursor = connection.execute(step.statement, step.parameters or None)
+        return cursor.fetchall() if cursor.description else []
+    with connection.cursor() as cursor, cursor.copy(step.statement) as copy:
+        copy.set_types(step.types)
+        for row in step.rows:
+            copy.write_row(row)
+    return []
+
+
+async def _execute_async(connection: AsyncConnection[Row], step: Query | Copy) -> list[Row]:
+    if isinstance(step, Query):
+        cursor = await connection.execute(step.statement, step.parameters or None)
+        return await cursor.fetchall() if cursor.description else []
+    async with connection.cursor() as cursor, cursor.copy(step.statement) as copy:
+        copy.set_types(step.types)
+        for row in step.rows:
+            await copy.write_row(row)
+    return []

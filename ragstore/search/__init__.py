@@ -1,0 +1,15 @@
+"""Search as statements: each function returns a SQLAlchemy ``Select`` and runs nothing.
+
+``Store.search`` builds on them; a statement of yours may too. Every one names the collection, and
+one that looks at vectors names the space, because the partitions and indexes are found by them.
+"""
+
+from __future__ import annotations
+
+from ragstore.search.filter import condition
+from ragstore.search.hits import hits
+from ragstore.search.hybrid import fused
+from ragstore.search.text import matching
+from ragstore.search.vector import nearest
+
+__all__ = ["condition", "fused", "hits", "matching", "nearest"]

@@ -1,0 +1,58 @@
+"""What a search returns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, overload
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One chunk that was found, its document, and how each arm of the search ranked it.
+
+    ``score`` grows with relevance and compares within one search. ``distance`` is the space's, for
+    chunks of the vector arm; ``text_score`` is Postgres's ts_rank_cd, for those of the text arm.
+    Ranks start at 1; an arm that did not find the chunk has none.
+    """
+
+    score: float
+    document_key: str
+    title: str | None
+    chunk_id: int
+    ordinal: int
+    text: str
+    meta: dict[str, Any]
+    vector_rank: int | None
+    distance: float | None
+    text_rank: int | None
+    text_score: float | None
+
+
+class SearchResult(Sequence[Hit]):
+    """The hits of a search, the best first, and how they were found.
+
+    ``strategy`` is ``vector``, ``text`` or ``hybrid``, as it was run; ``reason`` says why, and
+    what was left out.
+    """
+
+    def __init__(self, hits: Sequence[Hit], *, strategy: str, reason: str) -> None:
+        self._hits = tuple(hits)
+        self.strategy = strategy
+        self.reason = reason
+
+    @overload
+    def __getitem__(self, index: int) -> Hit: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Hit]: ...
+    def __getitem__(self, index: int | slice) -> Hit | Sequence[Hit]:
+        """Return a hit, or a slice of them."""
+        return self._hits[index]
+
+    def __len__(self) -> int:
+        """Return how many hits there are."""
+        return len(self._hits)
+
+    def __repr__(self) -> str:
+        """Return the strategy and the number of hits, without their text."""
+        return f"<SearchResult {self.strategy}: {len(self)} hits>"

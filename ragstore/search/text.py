@@ -1,0 +1,80 @@
+"""The text arm: the chunks of a collection that match a query in its language."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import ColumnElement, Integer, Select, Text, case, cast, func, literal, select
+from sqlalchemy.dialects.postgresql import REGCONFIG, TSQUERY
+
+from ragstore.content import check_text
+from ragstore.exceptions import InvalidQuery
+from ragstore.models import CHUNKS
+from ragstore.search.filter import Where, filtered
+
+MAX_QUERY_BYTES = 8_192
+"""The longest query text."""
+
+MAX_QUERY_WORDS = 64
+"""The most words of a query: 100,000 took 7.5 s of the server's time before it gave up."""
+
+
+def matching(
+    collection_id: int,
+    language: str,
+    text: str,
+    *,
+    limit: int,
+    where: Where | None = None,
+    any_word: bool = False,
+) -> Select[Any]:
+    """Return (chunk_id, score, rank) of the ``limit`` chunks that match ``text`` best.
+
+    ``text`` is read as web search engines do: words are all needed, ``"…"`` is a phrase, ``or``
+    and ``-`` mean what they say. With ``any_word`` one word is enough, and those with more of
+    them closer together come first: for questions, few passages have every word of which. The
+    score is Postgres's ts_rank_cd.
+
+    Raises:
+        InvalidQuery, InvalidText: the query is too long or cannot be sent.
+    """
+    query = tsquery(language, text)
+    if any_word:
+        query = _any_word_of(query)
+    score = func.ts_rank_cd(CHUNKS.c.tsv, query)
+    found = select(CHUNKS.c.id.label("chunk_id"), score.label("score")).where(
+        CHUNKS.c.collection_id == collection_id, CHUNKS.c.tsv.op("@@")(query)
+    )
+    found = filtered(found, where, collection_id, CHUNKS.c.id)
+    first = found.order_by(score.desc(), CHUNKS.c.id).limit(limit).subquery("best")
+    rank = func.row_number().over(order_by=(first.c.score.desc(), first.c.chunk_id))
+    return select(first.c.chunk_id, first.c.score, rank.label("rank"))
+
+
+def word_count(language: str, text: str) -> Select[Any]:
+    """Return one number: the words of ``text`` that can be searched for, stop words left out."""
+    return select(func.numnode(tsquery(language, text), type_=Integer))
+
+
+def tsquery(language: str, text: str) -> ColumnElement[Any]:
+    """Return ``text`` as a tsquery of ``language``.
+
+    Raises:
+        InvalidQuery: it has too many words.
+        InvalidText: it is too long, or cannot be sent.
+    """
+    check_text(text, "the query", MAX_QUERY_BYTES)
+    if len(text.split()) > MAX_QUERY_WORDS:
+        raise InvalidQuery(
+            f"the query has {len(text.split())} words, and {MAX_QUERY_WORDS} is the limit: search"
+            " for the words that matter, or by vector"
+        )
+    configuration = cast(literal(language, Text), REGCONFIG)
+    return func.websearch_to_tsquery(configuration, literal(text, Text))
+
+
+def _any_word_of(query: ColumnElement[Any]) -> ColumnElement[Any]:
+    # With a "-" in it, "or" would ask for everything that lacks the one word.
+    words = cast(query, Text)
+    either = cast(func.replace(words, " & ", " | "), TSQUERY)
+    return case((words.contains("!"), query), else_=either)

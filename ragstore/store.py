@@ -1,0 +1,316 @@
+"""The service that an application talks to, sync and async.
+
+Everything that is decided or sent stands in the modules below this one, as operations; here are
+only their transactions, and the calls of ``embed`` between them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from ragstore import ingest, space
+from ragstore.collection import CollectionInfo, find_collection, insert_collection
+from ragstore.connection import DatabaseConnection
+from ragstore.content import NewDocument, prepare_batch
+from ragstore.exceptions import LockTimeout
+from ragstore.execution import Operation, run, run_async
+from ragstore.ingest import Batcher, Embed, IngestReport
+from ragstore.search.filter import Where
+from ragstore.search.query import Search
+from ragstore.search.result import SearchResult
+from ragstore.space import Space
+from ragstore.types import Metric
+
+T = TypeVar("T")
+
+Progress = Callable[[IngestReport], object]
+"""Called after each batch with the report so far."""
+
+
+class Store:
+    """Collections, ingest and search over one DatabaseConnection.
+
+    Each call is one or a few transactions of its own; nothing stays open between two calls. It
+    holds no state, so threads may share it.
+    """
+
+    def __init__(self, connection: DatabaseConnection) -> None:
+        self.connection = connection
+
+    def create_space(
+        self,
+        name: str,
+        *,
+        model: str,
+        dimensions: int,
+        metric: Metric = "cosine",
+        exists_ok: bool = False,
+    ) -> Space:
+        """Make an embedding space and its partition, as the role of ``migration_url``.
+
+        With ``exists_ok`` a space of the same definition is returned, and its partition made if
+        an earlier call was cut short.
+
+        Raises:
+            SpaceExists: the name is taken.
+            PermissionDenied: the role does not own the tables: set DB_MIGRATION_DATABASE_URL.
+            LockTimeout: other sessions kept the tables locked; the row is there: call it again
+                with ``exists_ok``.
+        """
+        made = self._run(space.insert_space(name, model, dimensions, metric, exists_ok=exists_ok))
+        for pause in (*space.LOCK_PAUSES, None):
+            try:
+                with self.connection.owner_transaction() as connection:
+                    run(connection, space.create_partition(made))
+                    break
+            except LockTimeout:
+                if pause is None:
+                    raise
+                time.sleep(pause)
+        return made
+
+    def create_collection(
+        self,
+        name: str,
+        *,
+        space: str | None = None,
+        language: str = "english",
+        meta: Mapping[str, Any] | None = None,
+        exists_ok: bool = False,
+    ) -> CollectionInfo:
+        """Make a collection whose vectors are in ``space``, searched as ``language``.
+
+        With ``exists_ok`` one of the same space and language is returned, its ``meta`` untouched.
+
+        Raises:
+            CollectionExists: the name is taken.
+            SpaceNotFound: there is no such space.
+            InvalidName: the server has no such language, or the name is empty or too long.
+        """
+        return self._run(insert_collection(name, space, language, meta or {}, exists_ok=exists_ok))
+
+    def collection(self, name: str) -> CollectionInfo:
+        """Look a collection up.
+
+        Raises:
+            CollectionNotFound: there is none of that name.
+        """
+        return self._run(find_collection(name))
+
+    def ingest(
+        self,
+        collection: str,
+        documents: Iterable[NewDocument],
+        *,
+        embed: Embed | None = None,
+        batch_size: int = 1_000,
+        on_progress: Progress | None = None,
+    ) -> IngestReport:
+        """Store documents, each replacing the one of its key; those that are the same cost a look.
+
+        Works through ``documents`` in batches of about ``batch_size`` chunks, each one transaction
+        by COPY. ``embed`` makes the vectors that chunks do not bring, outside the transaction.
+        After an error the batches before it are stored and its own is not; to go on, ingest again.
+
+        Raises:
+            InvalidInput: a document cannot be stored: nothing of its batch was.
+            CollectionNotFound, SpaceNotReady: there is nowhere to store it.
+            SpaceChanged: the collection switched its space meanwhile.
+        """
+        started = time.perf_counter()
+        target = self.collection(collection)
+        report = IngestReport()
+        for batch in _batches(documents, batch_size):
+            report = _timed(report + self._ingest_batch(target, batch, embed), started)
+            if on_progress is not None:
+                on_progress(report)
+        return _timed(report, started)
+
+    def _ingest_batch(
+        self, target: CollectionInfo, documents: list[NewDocument], embed: Embed | None
+    ) -> IngestReport:
+        prepared = prepare_batch(documents)
+        changed = self._run(ingest.find_changed(target, prepared))
+        unchanged = IngestReport(unchanged=len(prepared) - len(changed))
+        if not changed:
+            return unchanged
+        texts = ingest.texts_to_embed(target, changed, can_embed=embed is not None)
+        made = embed(texts) if embed is not None and texts else ()
+        batch = ingest.with_vectors(target, changed, texts, made)
+        return unchanged + self._run(ingest.write(target, batch))
+
+    def search(
+        self,
+        collection: str,
+        *,
+        text: str | None = None,
+        vector: Sequence[float] | None = None,
+        k: int = 10,
+        offset: int = 0,
+        where: Where | None = None,
+    ) -> SearchResult:
+        """Return the ``k`` best chunks for a text, a vector, or both fused by their ranks.
+
+        Always ``min(k, matching)`` hits: vectors are compared exactly. ``where`` is a mapping that
+        the chunk's metadata contains, or a condition on Chunk and Document.
+
+        Raises:
+            InvalidQuery: neither text nor vector, or ``k`` or ``offset`` out of range.
+            InvalidVector: the vector does not fit the collection's space.
+            CollectionNotFound, SpaceNotReady: there is nothing to search.
+        """
+        return self._run(Search(text, vector, k, offset, where).on(collection))
+
+    def _run(self, operation: Operation[T]) -> T:
+        with self.connection.transaction() as connection:
+            return run(connection, operation)
+
+
+class AsyncStore:
+    """``Store`` for asyncio: the same calls with the same results, awaited.
+
+    ``embed`` may be a coroutine function; a plain one runs in a thread. ``documents`` may be an
+    async iterable.
+    """
+
+    def __init__(self, connection: DatabaseConnection) -> None:
+        self.connection = connection
+
+    async def create_space(
+        self,
+        name: str,
+        *,
+        model: str,
+        dimensions: int,
+        metric: Metric = "cosine",
+        exists_ok: bool = False,
+    ) -> Space:
+        """Make an embedding space and its partition; see ``Store.create_space``."""
+        made = await self._run(
+            space.insert_space(name, model, dimensions, metric, exists_ok=exists_ok)
+        )
+        for pause in (*space.LOCK_PAUSES, None):
+            try:
+                async with self.connection.async_owner_transaction() as connection:
+                    await run_async(connection, space.create_partition(made))
+                    break
+            except LockTimeout:
+                if pause is None:
+                    raise
+                await asyncio.sleep(pause)
+        return made
+
+    async def create_collection(
+        self,
+        name: str,
+        *,
+        space: str | None = None,
+        language: str = "english",
+        meta: Mapping[str, Any] | None = None,
+        exists_ok: bool = False,
+    ) -> CollectionInfo:
+        """Make a collection; see ``Store.create_collection``."""
+        return await self._run(
+            insert_collection(name, space, language, meta or {}, exists_ok=exists_ok)
+        )
+
+    async def collection(self, name: str) -> CollectionInfo:
+        """Look a collection up; see ``Store.collection``."""
+        return await self._run(find_collection(name))
+
+    async def ingest(
+        self,
+        collection: str,
+        documents: Iterable[NewDocument] | AsyncIterable[NewDocument],
+        *,
+        embed: Embed | None = None,
+        batch_size: int = 1_000,
+        on_progress: Progress | None = None,
+    ) -> IngestReport:
+        """Store documents; see ``Store.ingest``."""
+        started = time.perf_counter()
+        target = await self.collection(collection)
+        report = IngestReport()
+        async for batch in _async_batches(documents, batch_size):
+            report = _timed(report + await self._ingest_batch(target, batch, embed), started)
+            if on_progress is not None:
+                on_progress(report)
+        return _timed(report, started)
+
+    async def _ingest_batch(
+        self, target: CollectionInfo, documents: list[NewDocument], embed: Embed | None
+    ) -> IngestReport:
+        prepared = prepare_batch(documents)
+        changed = await self._run(ingest.find_changed(target, prepared))
+        unchanged = IngestReport(unchanged=len(prepared) - len(changed))
+        if not changed:
+            return unchanged
+        texts = ingest.texts_to_embed(target, changed, can_embed=embed is not None)
+        made = await _call(embed, texts) if embed is not None and texts else ()
+        batch = ingest.with_vectors(target, changed, texts, made)
+        return unchanged + await self._run(ingest.write(target, batch))
+
+    async def search(
+        self,
+        collection: str,
+        *,
+        text: str | None = None,
+        vector: Sequence[float] | None = None,
+        k: int = 10,
+        offset: int = 0,
+        where: Where | None = None,
+    ) -> SearchResult:
+        """Return the ``k`` best chunks; see ``Store.search``."""
+        return await self._run(Search(text, vector, k, offset, where).on(collection))
+
+    async def _run(self, operation: Operation[T]) -> T:
+        async with self.connection.async_transaction() as connection:
+            return await run_async(connection, operation)
+
+
+def _timed(report: IngestReport, started: float) -> IngestReport:
+    return replace(report, seconds=time.perf_counter() - started)
+
+
+def _batches(documents: Iterable[NewDocument], size: int) -> Iterator[list[NewDocument]]:
+    batcher = Batcher(size)
+    for document in documents:
+        if batch := batcher.add(document):
+            yield batch
+    if batch := batcher.rest():
+        yield batch
+
+
+async def _async_batches(
+    documents: Iterable[NewDocument] | AsyncIterable[NewDocument], size: int
+) -> AsyncIterator[list[NewDocument]]:
+    if not isinstance(documents, AsyncIterable):
+        for batch in _batches(documents, size):
+            yield batch
+        return
+    batcher = Batcher(size)
+    async for document in documents:
+        if batch := batcher.add(document):
+            yield batch
+    if batch := batcher.rest():
+        yield batch
+
+
+async def _call(embed: Embed, texts: list[str]) -> Any:
+    if inspect.iscoroutinefunction(embed):
+        return await embed(texts)
+    made = await asyncio.to_thread(embed, texts)
+    return await made if inspect.isawaitable(made) else made
