@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -21,13 +22,20 @@ _OF_SETTINGS = ("DB_", "RAGSTORE_", "DATABASE_URL", "DATABASE_TEST_URL", "TEST_D
 
 
 @pytest.fixture(scope="session")
-def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[URL]:
-    """Yield the URL of a superuser on a real server, database ``postgres``."""
+def server_url() -> Iterator[URL]:
+    """Yield the URL of a superuser on a real server, database ``postgres``.
+
+    Its data is not under pytest's own directory: a second pytest of root's closes that to the
+    account the server runs as.
+    """
     given = os.environ.get("DB_TEST_DATABASE_URL")
     if given:
         yield parse_url(given).set(database="postgres")
         return
-    with EmbeddedServer(tmp_path_factory.mktemp("server") / "data") as server:
+    with (
+        tempfile.TemporaryDirectory(prefix="ragstore-", ignore_cleanup_errors=True) as directory,
+        EmbeddedServer(Path(directory) / "data") as server,
+    ):
         yield server.url("postgres")
 
 
