@@ -5,7 +5,6 @@ No error raised here repeats the URL: whatever is wrong with it, it may hold a p
 
 from __future__ import annotations
 
-from pathlib import Path
 from urllib.parse import unquote
 
 from sqlalchemy.engine import URL, make_url
@@ -36,7 +35,7 @@ def parse_url(value: str | URL, *, name: str = "the database URL") -> URL:
             f"{name} starts with {url.drivername}://, but ragstore speaks to Postgres through"
             f" psycopg 3: write {_EXAMPLE}"
         )
-    return url.set(drivername=DRIVER)
+    return _with_password_in_place(url.set(drivername=DRIVER))
 
 
 def is_embedded(url: URL) -> bool:
@@ -45,8 +44,10 @@ def is_embedded(url: URL) -> bool:
 
 
 def display_url(url: URL) -> str:
-    """Return the URL for people: the password masked, the driver left out."""
-    return url.render_as_string(hide_password=True).replace(f"{DRIVER}://", "postgresql://", 1)
+    """Return the URL for people: passwords masked wherever they stand, the driver left out."""
+    masked = url.update_query_dict({name: "***" for name in url.query if "password" in name})
+    text = masked.render_as_string(hide_password=True).replace("%2A%2A%2A", "***")
+    return text.replace(f"{DRIVER}://", "postgresql://", 1)
 
 
 def _parse(text: str, name: str) -> URL:
@@ -76,12 +77,18 @@ def _with_raw_at_sign(url: URL) -> URL:
     return url.set(password=f"{url.password or ''}@{unquote(tail)}", host=host or None)
 
 
+def _with_password_in_place(url: URL) -> URL:
+    """Move libpq's ``?password=`` to where SQLAlchemy masks it."""
+    password = url.query.get("password")
+    if not isinstance(password, str):
+        return url
+    return url.difference_update_query(["password"]).set(password=url.password or password)
+
+
 def _checked_embedded(url: URL, name: str) -> URL:
     if url.host or url.port or url.username or url.password:
         raise ImproperlyConfigured(
             f"{name} names a host or user, which the embedded server has not: write embedded://"
             " or embedded:///absolute/path?database=name"
         )
-    if url.database and not Path("/" + url.database).is_absolute():
-        raise ImproperlyConfigured(f"{name} needs an absolute path: embedded:///absolute/path")
     return url

@@ -352,12 +352,7 @@ def _shown(value: object) -> str:
     if hasattr(value, "render_as_string"):
         from ragstore.url import display_url
 
-        url = cast(
-            "URL", value
-        )  # libpq takes ?password= and ?sslpassword= too: SQLAlchemy shows them
-        return display_url(
-            url.update_query_dict({key: "***" for key in url.query if "password" in key})
-        )
+        return display_url(cast("URL", value))
     return repr(value)
 
 

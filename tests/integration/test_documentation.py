@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,13 +42,13 @@ def _blocks(page: Path) -> list[Block]:
 
 
 @pytest.fixture
-def workplace(tmp_path: Path) -> Iterator[Path]:
-    """Yield a copy of what a clone has at its root, to write into."""
+def workplace(tmp_path: Path) -> Path:
+    """Return a copy of what a clone has at its root, to write into."""
     ignored = shutil.ignore_patterns("__pycache__")
     for name in ("alembic", "docs", "examples"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=ignored)
     shutil.copy(ROOT / "alembic.ini", tmp_path)
-    yield tmp_path
+    return tmp_path
 
 
 def _environment(url: URL) -> dict[str, str]:

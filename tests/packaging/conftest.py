@@ -1,4 +1,4 @@
-"""What the packaging tests share: a clean copy of the tree, its builds, and virtual environments."""
+"""What the packaging tests share: a clean copy of the tree, its builds, and environments."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import subprocess
 import sys
 import sysconfig
 import venv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -66,8 +66,8 @@ def distributions(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> d
 
 
 @pytest.fixture
-def environment(tmp_path: Path) -> Iterator[Path]:
-    """Yield the Python of a new environment that sees our dependencies, but not ragstore."""
+def environment(tmp_path: Path) -> Path:
+    """Return the Python of a new environment that sees our dependencies, but not ragstore."""
     where = tmp_path / "venv"
     venv.create(where, with_pip=True)
     python = where / "bin" / "python"
@@ -76,4 +76,4 @@ def environment(tmp_path: Path) -> Iterator[Path]:
     )
     # A path line only: .pth files inside it, such as an editable ragstore's, are not followed.
     (Path(purelib.strip()) / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    yield python
+    return python
