@@ -48,13 +48,15 @@ def workplace(tmp_path: Path) -> Path:
     for name in ("alembic", "docs", "examples"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=ignored)
     shutil.copy(ROOT / "alembic.ini", tmp_path)
+    # A link, not a copy: found through it, the package takes the migrations beside the link.
+    (tmp_path / "ragstore").symlink_to(ROOT / "ragstore")
     return tmp_path
 
 
-def _environment(url: URL) -> dict[str, str]:
+def _environment(url: URL, root: Path = ROOT) -> dict[str, str]:
     text = url.render_as_string(hide_password=False)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return {**os.environ, "DB_DATABASE_URL": text, "PATH": path, "PYTHONPATH": str(ROOT)}
+    return {**os.environ, "DB_DATABASE_URL": text, "PATH": path, "PYTHONPATH": str(root)}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
@@ -68,7 +70,7 @@ def test_blocks_of_a_page_run_in_order(page: Path, workplace: Path, empty_databa
         done = subprocess.run(
             [*RUN[block.language], block.code],
             cwd=workplace,
-            env=_environment(empty_database),
+            env=_environment(empty_database, workplace),
             capture_output=True,
             text=True,
         )
