@@ -299,7 +299,7 @@ class InvalidInput(RagstoreError, ValueError):
     def __init__(self, message: str, *, key: str | None = None, chunk: int | None = None) -> None:
         self.key = key
         self.chunk = chunk
-        place = "" if key is None else f"document {key!r}"
+        place = "" if key is None else f"document {key[:200]!r}"  # a refused key may be huge
         if place and chunk is not None:
             place += f", chunk {chunk}"
         super().__init__(f"{place}: {message}" if place else message)

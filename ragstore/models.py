@@ -42,7 +42,7 @@ from sqlalchemy.orm import Mapper, deferred, registry
 from sqlalchemy.sql.elements import conv
 from sqlmodel import Field, Relationship, SQLModel
 
-from ragstore.types import METRICS, UtcDateTime, Vector, function, verbatim
+from ragstore.types import METRICS, Metric, UtcDateTime, Vector, function, verbatim
 
 MAX_TEXT_BYTES = 262_144
 """The longest text of a chunk, in bytes of UTF-8.
@@ -62,6 +62,13 @@ DEFAULT_LANGUAGE = "english"
 
 class RagstoreModel(SQLModel, registry=registry(metadata=SQLModel.metadata)):
     """Base of the table classes: SQLModel's MetaData, but class names of our own."""
+
+    # A hash is no UTF-8, which JSON would be written with otherwise.
+    model_config = {**SQLModel.model_config, "ser_json_bytes": "hex"}
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # SQLModel would put the plain dict back over SQLAlchemy's, which sees in-place changes.
+        super().__setattr__(name, MutableDict.coerce(name, value) if name == "meta" else value)
 
 
 def _json() -> Any:
@@ -154,7 +161,7 @@ class EmbeddingSpaceBase(SQLModel):
     name: str = Field(min_length=1, max_length=MAX_NAME_BYTES, sa_type=Text)
     model: str = Field(min_length=1, max_length=MAX_NAME_BYTES, sa_type=Text)
     dimensions: int = Field(ge=1, le=16_000)
-    metric: str = Field(
+    metric: Metric = Field(
         default="cosine", sa_type=Text, sa_column_kwargs={"server_default": text("'cosine'")}
     )
 
@@ -177,6 +184,7 @@ class EmbeddingSpace(EmbeddingSpaceBase, _SpaceKey, RagstoreModel, table=True):
         PrimaryKeyConstraint("id", name=conv("ragstore_embedding_space_pkey")),
         UniqueConstraint("name", name=conv("ragstore_embedding_space_name_key")),
         _bytes("name", MAX_NAME_BYTES, name="ragstore_embedding_space_name_check"),
+        _bytes("model", MAX_NAME_BYTES, name="ragstore_embedding_space_model_check"),
         CheckConstraint(
             "dimensions BETWEEN 1 AND 16000", name=conv("ragstore_embedding_space_dimensions_check")
         ),
@@ -211,6 +219,7 @@ class CollectionBase(SQLModel):
 class Collection(CollectionBase, _CollectionKey, RagstoreModel, table=True):
     """A corpus: the unit of isolation, of search, and of switching the embedding model.
 
+    - ``id``: what documents and a table of yours refer to
     - ``name``: unique
     - ``space_id``: the embedding space that searches use, or none yet
     - ``next_space_id``: the space being filled, while the model is switched

@@ -57,6 +57,10 @@ def upgrade() -> None:
         sa.CheckConstraint(
             "octet_length(name) BETWEEN 1 AND 255", name=op.f("ragstore_embedding_space_name_check")
         ),
+        sa.CheckConstraint(
+            "octet_length(model) BETWEEN 1 AND 255",
+            name=op.f("ragstore_embedding_space_model_check"),
+        ),
         sa.PrimaryKeyConstraint("id", name=op.f("ragstore_embedding_space_pkey")),
         sa.UniqueConstraint("name", name=op.f("ragstore_embedding_space_name_key")),
     )

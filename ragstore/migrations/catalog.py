@@ -26,7 +26,7 @@ SELECT 'column', c.relname || '.' || a.attname, concat_ws(' ',
     || ' ' || pg_get_expr(d.adbin, d.adrelid),
   'collate ' || (SELECT collname FROM pg_collation
     WHERE oid = a.attcollation AND collname <> 'default'),
-  'storage ' || nullif(a.attstorage, t.typstorage),
+  'storage ' || nullif(a.attstorage, t.typstorage)::text,
   'comment ' || col_description(c.oid, a.attnum))
 FROM relations c
 JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped

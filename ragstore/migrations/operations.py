@@ -131,7 +131,7 @@ def check_extension_version(
     Warns (OldExtensionWarning) below ``warn_below``.
 
     Raises:
-        ExtensionMissing: it is not created in this database.
+        ExtensionMissing: it is not created in this database, or in a schema that is not searched.
         ExtensionTooOld: it is below ``minimum``.
     """
     found = _installed_version(connection, name)
@@ -139,6 +139,7 @@ def check_extension_version(
         raise ExtensionMissing(
             f"The extension {name} is not in this database: run `ragstore migrate upgrade`"
         )
+    _check_reachable(connection, name)
     remedy = f"install a newer {name} on the server, then run ALTER EXTENSION {name} UPDATE"
     if _number(found) < _number(minimum):
         raise ExtensionTooOld(
@@ -153,6 +154,22 @@ def check_extension_version(
             stacklevel=2,
         )
     return found
+
+
+def _check_reachable(connection: Connection, name: str) -> None:
+    """Refuse an extension whose types and operators would not be found."""
+    schema = connection.scalar(
+        text(
+            "SELECT nspname FROM pg_extension JOIN pg_namespace AS n ON n.oid = extnamespace"
+            " WHERE extname = :name AND nspname <> ALL (current_schemas(true))"
+        ),
+        {"name": name},
+    )
+    if schema is not None:
+        raise ExtensionMissing(
+            f"The extension {name} is in the schema {schema}, which is not searched:"
+            f" ALTER ROLE {_role(connection)} SET search_path = public, {schema};"
+        )
 
 
 def _create_extension(connection: Connection, name: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import logging.config
 import math
+import re
 import secrets
 import sys
 import warnings
@@ -26,8 +27,7 @@ from ragstore.exceptions import (
     RagstoreError,
     UnknownRevision,
 )
-from ragstore.migrations import configure_options
-from ragstore.migrations.compare import only_ours
+from ragstore.migrations.compare import comparison_options, only_ours
 from ragstore.migrations.lock import migration_lock
 from ragstore.url import DRIVER
 
@@ -40,6 +40,8 @@ logger = logging.getLogger(__name__)
 
 IDLE_LIMIT = 60
 """Seconds after which the server ends a migration that hangs with a transaction open."""
+
+_NUMBERED = re.compile(r"(\d+)_[0-9a-f]{6}")
 
 
 def run_env(context: EnvironmentContext) -> None:
@@ -89,7 +91,9 @@ def _run_offline(context: EnvironmentContext) -> None:
 def _run_online(context: EnvironmentContext) -> None:
     connection = context.config.attributes.get("connection")
     if connection is not None:
-        _run_on(context, connection, connection.engine.url)
+        url = connection.engine.url
+        with translate_errors(url):
+            _run_on(context, connection, url)
         return
     with connected(migration_url(context.config)) as connection:
         _run_on(context, connection, connection.engine.url)
@@ -104,7 +108,7 @@ def connected(url: URL) -> Iterator[Connection]:
 
 def _run_on(context: EnvironmentContext, connection: Connection, url: URL) -> None:
     current = current_heads(connection)
-    _check_known(context, current)
+    check_known(context.script, current)
     with _lock_for(context, current, url):
         context.configure(connection=connection, **_our_options(context.config))
         with context.begin_transaction():
@@ -160,16 +164,18 @@ def _url_from_settings() -> URL:
 
 
 def _our_options(config: Config) -> dict[str, Any]:
-    return configure_options(
-        target_metadata=SQLModel.metadata,
-        include_name=only_ours,
-        version_table=VERSION_TABLE,
-        process_revision_directives=_number_revision if _writes_revision(config) else None,
-    )
+    hook = _number_revision if _writes_revision(config) else None
+    ours = {"version_table": VERSION_TABLE, "process_revision_directives": hook}
+    return comparison_options(only_ours, SQLModel.metadata, ours)
 
 
-def _check_known(context: EnvironmentContext, current: tuple[str, ...]) -> None:
-    known = {step.revision for step in context.script.walk_revisions()}
+def check_known(script: ScriptDirectory, current: tuple[str, ...]) -> None:
+    """Refuse a database that a newer version of ragstore has migrated.
+
+    Raises:
+        UnknownRevision: it is at a revision that there is no file for.
+    """
+    known = {step.revision for step in script.walk_revisions()}
     for revision in set(current) - known:
         raise UnknownRevision(
             f"The database is at revision {revision}, which this version of ragstore does not"
@@ -219,6 +225,7 @@ def _number_revision(context: MigrationContext, _revision: Any, directives: list
 
 def _next_revision_id(context: MigrationContext) -> str:
     # The number sorts the files for people; the random part keeps two branches from making one id.
-    taken = [known.revision for known in cast("ScriptDirectory", context.script).walk_revisions()]
-    numbers = [int(revision[:4]) for revision in taken if revision[:4].isdigit()]
+    # Other ids, as `alembic merge` makes them, count for nothing.
+    ids = [known.revision for known in cast("ScriptDirectory", context.script).walk_revisions()]
+    numbers = [int(found[1]) for found in map(_NUMBERED.fullmatch, ids) if found]
     return f"{max(numbers, default=0) + 1:04d}_{secrets.token_hex(3)}"
