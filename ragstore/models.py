@@ -32,8 +32,10 @@ from sqlalchemy import (
     UniqueConstraint,
     event,
     func,
+    inspect,
     select,
     text,
+    update,
 )
 from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
 from sqlalchemy.ext.mutable import MutableDict
@@ -478,3 +480,24 @@ def _inherit_language(_mapper: Mapper[Any], connection: Connection, chunk: Chunk
     chunk.language = connection.scalar(
         select(COLLECTIONS.c.language).where(COLLECTIONS.c.id == chunk.collection_id)
     )
+
+
+@event.listens_for(Chunk, "after_insert")
+@event.listens_for(Chunk, "after_update")
+@event.listens_for(Chunk, "after_delete")
+def _forget_hash_of_document(_mapper: Mapper[Any], connection: Connection, chunk: Chunk) -> None:
+    """Let ingest see that a document is no longer what it stored."""
+    document = chunk.__dict__.get("document")
+    if document is not None and document.__dict__.get("content_hash", b"unknown") is None:
+        return
+    owner = DOCUMENTS.c.collection_id == chunk.collection_id, DOCUMENTS.c.id == chunk.document_id
+    hashed = DOCUMENTS.c.content_hash.is_not(None)
+    connection.execute(update(DOCUMENTS).where(*owner, hashed).values(content_hash=None))
+
+
+@event.listens_for(Document, "before_update")
+def _forget_hash(_mapper: Mapper[Any], _connection: Connection, document: Document) -> None:
+    """Let ingest see that a document is no longer what it stored."""
+    changed = inspect(document).attrs
+    if changed.title.history.has_changes() or changed.meta.history.has_changes():
+        document.content_hash = None
