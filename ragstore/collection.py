@@ -84,6 +84,7 @@ def insert_collection(
         CollectionExists: the name is taken, and ``exists_ok`` is false or space or language differ.
         SpaceNotFound: there is no such space.
         InvalidName: the name is empty, or the server has no such text search configuration.
+        InvalidText, InvalidMetadata: the name or ``meta`` cannot be stored.
     """
     if not check_text(name, "the name of the collection", MAX_NAME_BYTES):
         raise InvalidName("a collection needs a name")
@@ -108,17 +109,20 @@ def insert_collection(
 
 
 def _check_language(language: str) -> Operation[None]:
+    """Refuse a language that Postgres could not read back from the text in a row.
+
+    One outside pg_catalog needs its schema: where a dump is restored, the search path is empty.
+    """
     check_text(language, "the language", MAX_NAME_BYTES)
     rows = yield Query(
         sql.SQL(
-            "SELECT cfgname FROM pg_ts_config c JOIN pg_namespace n ON n.oid = c.cfgnamespace"
-            " WHERE (cfgname = %(name)s AND pg_ts_config_is_visible(c.oid))"
-            " OR nspname || '.' || cfgname = %(name)s"
-        ),
-        {"name": language},
+            "SELECT CASE WHEN nspname = 'pg_catalog' THEN '' ELSE quote_ident(nspname) || '.' END"
+            " || quote_ident(cfgname) AS name"
+            " FROM pg_ts_config c JOIN pg_namespace n ON n.oid = c.cfgnamespace ORDER BY name"
+        )
     )
-    if rows:
-        return
-    known = yield Query(sql.SQL("SELECT cfgname FROM pg_ts_config ORDER BY cfgname"))
-    names = ", ".join(name for (name,) in known)
-    raise InvalidName(f"The server has no text search configuration {language!r}, only {names}")
+    names = [name for (name,) in rows]
+    if language.removeprefix("pg_catalog.") not in names:
+        raise InvalidName(
+            f"The server has no text search configuration {language!r}, only {', '.join(names)}"
+        )

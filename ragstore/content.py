@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ragstore.exceptions import (
     DuplicateKey,
@@ -36,6 +37,9 @@ MAX_METADATA_BYTES = 65_536
 
 MAX_METADATA_DEPTH = 32
 """How deeply metadata may be nested; Postgres and Python both give up somewhere beyond 1,000."""
+
+_MAX_INTEGER_BITS = 14_000  # Python writes and reads no integer beyond 4,300 digits
+_INTEGER_END = 2**31  # of a Postgres integer
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ class PreparedChunk:
     text: str
     meta: str
     token_count: int | None
-    vector: Any
+    vector: npt.NDArray[np.float32] | None
     content_hash: bytes
 
 
@@ -108,11 +112,8 @@ def prepare(document: NewDocument) -> PreparedDocument:
         raise InvalidInput(
             f"expected NewDocument(key, chunks), got {type(document).__name__}: build one from it"
         )
-    key = check_text(document.key, "the key", MAX_KEY_BYTES)
-    if not key:
-        raise InvalidText("a document has an empty key: give it one, as its path or URI")
-    if isinstance(document.chunks, str) or not document.chunks:
-        raise EmptyDocument("it has no chunks: split its text, or leave the document out", key=key)
+    key = _checked_key(document.key)
+    _check_chunks(document.chunks, key)
     title = document.title
     if title is not None:
         check_text(title, "the title", MAX_KEY_BYTES, key=key)
@@ -122,6 +123,24 @@ def prepare(document: NewDocument) -> PreparedDocument:
     for chunk in chunks:
         digest.update(chunk.content_hash)
     return PreparedDocument(key, title, meta, chunks, digest.digest())
+
+
+def _checked_key(key: str) -> str:
+    check_text(key, "the key", MAX_KEY_BYTES, key=key if isinstance(key, str) else None)
+    if not key:
+        raise InvalidText("a document has an empty key: give it one, as its path or URI")
+    return key
+
+
+def _check_chunks(chunks: Any, key: str) -> None:
+    if isinstance(chunks, str) or not isinstance(chunks, Sequence):
+        raise InvalidInput(
+            f"its chunks are {type(chunks).__name__}, not a list of NewChunk or str: pass"
+            " [text] or list(chunks)",
+            key=key,
+        )
+    if not chunks:
+        raise EmptyDocument("it has no chunks: split its text, or leave the document out", key=key)
 
 
 def check_text(
@@ -201,8 +220,10 @@ def _problem(value: Any, path: str, depth: int) -> Problem | None:
         return _problem_of_text(value, path)
     if isinstance(value, dict | list | tuple):
         return _problem_inside(value, path, depth)
-    if value is None or isinstance(value, bool | int):
+    if value is None or isinstance(value, bool):
         return None
+    if isinstance(value, int):
+        return _problem_of_integer(value, path)
     if isinstance(value, float):
         if math.isfinite(value):
             return None
@@ -211,6 +232,12 @@ def _problem(value: Any, path: str, depth: int) -> Problem | None:
         InvalidMetadata,
         f"{path} is {type(value).__name__}, which has no JSON form: convert it (.isoformat())",
     )
+
+
+def _problem_of_integer(value: int, path: str) -> Problem | None:
+    if value.bit_length() <= _MAX_INTEGER_BITS:
+        return None
+    return InvalidMetadata, f"{path} is an integer of thousands of digits: write it as a string"
 
 
 def _problem_inside(value: Any, path: str, depth: int) -> Problem | None:
@@ -239,15 +266,27 @@ def _first(problems: Iterable[Problem | None]) -> Problem | None:
     return next((problem for problem in problems if problem is not None), None)
 
 
-def _vector_bytes(vector: Any, key: str, at: int) -> bytes:
+def flat_floats(
+    vector: Any, *, key: str | None = None, chunk: int | None = None
+) -> npt.NDArray[np.float32]:
+    """Return a vector as an array of 4-byte floats, as it is stored; infinity where one is larger.
+
+    Raises:
+        InvalidVector: it is not a flat sequence of numbers; numpy would read ``["1"]`` as one.
+    """
     try:
-        return np.asarray(vector, dtype=np.float64).tobytes()
-    except (TypeError, ValueError) as exc:
-        raise InvalidVector(
-            f"a vector is a flat sequence of numbers, not {type(vector).__name__}",
-            key=key,
-            chunk=at,
-        ) from exc
+        array = np.asarray(vector)
+    except (TypeError, ValueError, RuntimeError) as exc:  # RuntimeError: torch's
+        raise InvalidVector(_not_numbers(vector), key=key, chunk=chunk) from exc
+    if array.dtype.kind not in "fiu" or array.ndim != 1:
+        axes = f" of {array.ndim} axes" if array.ndim > 1 else ""
+        raise InvalidVector(_not_numbers(vector) + axes, key=key, chunk=chunk)
+    with np.errstate(over="ignore"):
+        return array.astype(np.float32, copy=False)
+
+
+def _not_numbers(vector: Any) -> str:
+    return f"a vector is a flat sequence of numbers, not {type(vector).__name__}"
 
 
 def _prepare_chunk(chunk: NewChunk | str, key: str, at: int) -> PreparedChunk:
@@ -261,9 +300,23 @@ def _prepare_chunk(chunk: NewChunk | str, key: str, at: int) -> PreparedChunk:
     if not text.strip():
         raise EmptyChunk("it has no text: leave it out", key=key, chunk=at)
     meta = metadata_json(chunk.meta, key=key, chunk=at)
+    _check_token_count(chunk.token_count, key, at)
+    vector = None if chunk.vector is None else flat_floats(chunk.vector, key=key, chunk=at)
     # The text is not JSON-encoded but stands behind its length: hashing is a cost of every ingest.
     head = json.dumps([len(text), meta, chunk.token_count])
     digest = hashlib.sha256(head.encode() + text.encode())
-    if chunk.vector is not None:
-        digest.update(_vector_bytes(chunk.vector, key, at))
-    return PreparedChunk(text, meta, chunk.token_count, chunk.vector, digest.digest())
+    if vector is not None:
+        digest.update(vector.tobytes())
+    return PreparedChunk(text, meta, chunk.token_count, vector, digest.digest())
+
+
+def _check_token_count(count: Any, key: str, at: int) -> None:
+    if count is None:
+        return
+    if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count < _INTEGER_END:
+        raise InvalidInput(
+            f"its token_count is {type(count).__name__} {count!r:.20}: it takes None or a whole"
+            " number from 0 to 2,147,483,647",
+            key=key,
+            chunk=at,
+        )

@@ -13,6 +13,7 @@ and the remedy, and its attributes carry the data. No message holds a password o
     ├── DatabaseNotFound (LookupError)         no database of that name on the server
     ├── DatabaseExists                         the name is taken
     ├── DatabaseProtected (PermissionError)    postgres and the templates are never dropped
+    ├── UnsafeTestDatabase (PermissionError)   the test kit was given somebody's real database
     ├── PermissionDenied (PermissionError)     the role may not do this
     ├── QueryFailed                            the server refused a statement for any other reason
     │   └── LockTimeout (TimeoutError)         another session held a lock for too long
@@ -141,6 +142,10 @@ class DatabaseProtected(RagstoreError, PermissionError):
     def __init__(self, message: str, *, database: str) -> None:
         self.database = database
         super().__init__(message)
+
+
+class UnsafeTestDatabase(RagstoreError, PermissionError):
+    """The test kit was given a database that is the application's, or may be."""
 
 
 class PermissionDenied(RagstoreError, PermissionError):

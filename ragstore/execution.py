@@ -10,15 +10,15 @@ from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from psycopg import AsyncConnection, Connection
-from psycopg.abc import Query as Statement
+from psycopg import AsyncConnection, Connection, sql
 from sqlalchemy import Select
 from sqlalchemy.dialects.postgresql import psycopg as psycopg_dialect
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
+Statement = bytes | sql.SQL | sql.Composed
 
-_DIALECT = psycopg_dialect.dialect()
+_DIALECT = psycopg_dialect.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy's own
 
 
 @dataclass(frozen=True)
@@ -45,14 +45,21 @@ Operation = Generator[Query | Copy, list[Row], T]
 
 
 def compiled(statement: Select[Any]) -> Query:
-    """Return a SQLAlchemy statement as one for psycopg, its parameters bound."""
-    text = statement.compile(dialect=_DIALECT, compile_kwargs={"render_postcompile": True})  # type: ignore[no-untyped-call,unused-ignore]
-    binders = text._bind_processors  # noqa: SLF001 - compiled.params gives the raw values only
+    """Return a SQLAlchemy statement as one for psycopg, its parameters bound.
+
+    Raises:
+        StatementError, CompileError, ValueError: SQLAlchemy's; a value or a part has no SQL.
+    """
+    text = statement.compile(dialect=_DIALECT)
+    expanded = text.construct_expanded_state(escape_names=False)
+    # The compiler gives the raw values only; those of an IN list have their binders apart.
+    binders: dict[str, Any] = {**text._bind_processors, **expanded.processors}  # noqa: SLF001 - see above
+    names = text.escaped_bind_names
     parameters = {
-        name: binders[name](value) if name in binders else value
-        for name, value in text.params.items()
+        names.get(name, name): binders[name](value) if name in binders else value
+        for name, value in expanded.parameters.items()
     }
-    return Query(str(text).encode(), parameters)
+    return Query(expanded.statement.encode(), parameters)
 
 
 def run(connection: Connection[Row], operation: Operation[T]) -> T:

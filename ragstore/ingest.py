@@ -6,7 +6,8 @@ A batch is one transaction. What it does on the database is in the two operation
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -76,8 +77,8 @@ class Batcher:
     """
 
     def __init__(self, size: int) -> None:
-        if size < 1:
-            raise InvalidInput(f"batch_size is {size}: it takes 1 or more chunks")
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise InvalidInput(f"batch_size is {size!r}: it takes a whole number from 1")
         self._size = size
         self._chunks = 0
         self._batch: list[NewDocument] = []
@@ -85,7 +86,9 @@ class Batcher:
     def add(self, document: NewDocument) -> list[NewDocument]:
         """Take a document; return the batch it fills, or an empty one."""
         self._batch.append(document)
-        self._chunks += max(1, len(getattr(document, "chunks", ())))
+        chunks = getattr(document, "chunks", ())
+        # Anything else is refused, and named, with its batch.
+        self._chunks += max(1, len(chunks) if isinstance(chunks, Sequence) else 1)
         return self.rest() if self._chunks >= self._size else []
 
     def rest(self) -> list[NewDocument]:
@@ -146,11 +149,14 @@ def with_vectors(
 
 def _checked(texts: Sequence[str], made: Any) -> Sequence[Any]:
     try:
-        count = len(made)
-    except TypeError as exc:
+        count = -1 if isinstance(made, str | bytes | Mapping | AbstractSet) else len(made)
+    except TypeError:
+        count = -1
+    if count < 0:
         raise EmbeddingFailed(
-            f"embed() returned {type(made).__name__}: it must return a vector for each text"
-        ) from exc
+            f"embed() returned {type(made).__name__}: it must return a list or matrix with a vector"
+            " for each text"
+        )
     if count != len(texts):
         raise EmbeddingFailed(
             f"embed() returned {count} vectors for {len(texts)} texts: it must return one for each"
@@ -184,7 +190,7 @@ _LOCK_COLLECTION = sql.SQL("SELECT space_id FROM ragstore_collection WHERE id = 
 _UPSERT = sql.SQL("""
 INSERT INTO ragstore_document AS d
   (collection_id, key, title, metadata, content_hash, updated_at)
-SELECT %(collection)s, key, title, metadata::jsonb, content_hash, statement_timestamp()
+SELECT %(collection)s, key, title, metadata::jsonb, content_hash, now()
 FROM unnest(%(keys)s::text[], %(titles)s::text[], %(metas)s::text[], %(hashes)s::bytea[])
   AS new (key, title, metadata, content_hash)
 ORDER BY key

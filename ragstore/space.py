@@ -12,12 +12,13 @@ import numpy.typing as npt
 from psycopg import sql
 from sqlalchemy import ColumnElement, Float, bindparam
 
-from ragstore.content import check_text
+from ragstore.content import check_text, flat_floats
 from ragstore.exceptions import (
     DimensionMismatch,
     InvalidName,
     InvalidVector,
     NonFiniteVector,
+    PermissionDenied,
     SpaceExists,
     SpaceNotFound,
     ZeroVector,
@@ -105,21 +106,26 @@ def check_vectors(space: Space, vectors: Sequence[Any], place: Place = _nowhere)
 
     Raises:
         DimensionMismatch: a vector has another length than the space's.
-        NonFiniteVector: one holds NaN, infinity, or a number beyond 4-byte floats.
-        ZeroVector: one has no direction (its square sum is 0 in 4-byte floats), under cosine.
+        NonFiniteVector: one holds NaN, infinity, or a number beyond 4-byte floats, or so does its
+            square sum (not under l1, which needs none).
+        ZeroVector: one has no direction, or too little of it for 4-byte floats, under cosine.
     """
     matrix = np.empty((len(vectors), space.dimensions), dtype=np.float32)
     for index, vector in enumerate(vectors):
         matrix[index] = _row(space, vector, index, place)
+    finite = np.asarray(np.isfinite(matrix).all(axis=1))
+    _refuse(~finite, NonFiniteVector, _NOT_FINITE, place)
     with np.errstate(over="ignore"):
         norms = np.einsum("ij,ij->i", matrix, matrix)
-    _refuse(~np.isfinite(matrix).all(axis=1), NonFiniteVector, _NOT_FINITE, place)
-    if space.metric == "cosine":
-        _refuse(norms == 0, ZeroVector, _ZERO, place)
+    if space.metric != "l1":
+        # pgvector sums squares in 4-byte floats too: beyond them a distance is infinite or NaN.
         _refuse(~np.isfinite(norms), NonFiniteVector, _TOO_LONG, place)
+    if space.metric == "cosine":
+        _refuse(norms < _LEAST_NORM, ZeroVector, _ZERO, place)
     return matrix
 
 
+_LEAST_NORM = np.finfo(np.float32).tiny  # squares below it lose their digits, then vanish
 _NOT_FINITE = (
     "the vector holds NaN, infinity or a number beyond 4-byte floats: look at what made it"
 )
@@ -140,21 +146,7 @@ def _refuse(
 
 def _row(space: Space, vector: Any, index: int, place: Place) -> Any:
     key, chunk = place(index)
-    try:
-        with np.errstate(over="ignore"):
-            row = np.asarray(vector, dtype=np.float32)
-    except (TypeError, ValueError) as exc:
-        raise InvalidVector(
-            f"a vector is a flat sequence of numbers, not {type(vector).__name__}",
-            key=key,
-            chunk=chunk,
-        ) from exc
-    if row.ndim != 1:
-        raise InvalidVector(
-            f"a vector is a flat sequence of numbers, and this one has {row.ndim} axes",
-            key=key,
-            chunk=chunk,
-        )
+    row = flat_floats(vector, key=key, chunk=chunk)
     if row.size != space.dimensions:
         raise DimensionMismatch(
             f"the vector has {row.size} dimensions, but space {space.name!r} (model"
@@ -203,7 +195,7 @@ def insert_space(
 
     Raises:
         SpaceExists: the name is taken, and ``exists_ok`` is false or the space is another.
-        InvalidName, InvalidVector: an argument cannot be that of a space.
+        InvalidName, InvalidText, InvalidVector: an argument cannot be that of a space.
     """
     _check_arguments(name, model, dimensions, metric)
     rows = yield Query(
@@ -225,16 +217,39 @@ def insert_space(
     )
 
 
+_LOCK_SPACE = sql.SQL("SELECT FROM ragstore_embedding_space WHERE id = %s FOR NO KEY UPDATE")
+_PARTITION_STATE = sql.SQL("""
+SELECT to_regclass(%s) IS NOT NULL, pg_has_role(relowner, 'USAGE'), current_user,
+  pg_get_userbyid(relowner)
+FROM pg_class WHERE oid = 'ragstore_embedding'::regclass
+""")
+
+
 def create_partition(space: Space) -> Operation[None]:
     """Give a space its partition, unless it has one; an operation for the tables' owner.
 
     The table is made aside and attached: ``CREATE … PARTITION OF`` would lock out every search
-    behind one long reader, ``ATTACH`` only other changes of the schema.
+    behind one long reader, ``ATTACH`` only writers and other changes of the schema.
+
+    Raises:
+        PermissionDenied: the role does not own the tables.
+        LockTimeout: another session held a lock for longer than LOCK_TIMEOUT.
     """
-    rows = yield Query(sql.SQL("SELECT to_regclass(%s) IS NOT NULL"), [space.partition])
-    if rows[0][0]:
+    exists, is_owner, role, owner = (yield Query(_PARTITION_STATE, [space.partition]))[0]
+    if exists:
         return
+    if not is_owner:
+        raise PermissionDenied(
+            f"Role {role!r} does not own the table ragstore_embedding, and cannot make the"
+            f" partition of space {space.name!r}: set DB_MIGRATION_DATABASE_URL (or migration_url=)"
+            f" to the URL of {owner!r}, and call create_space() again with exists_ok=True"
+        )
     yield Query(sql.SQL("SELECT set_config('lock_timeout', %s, true)"), [LOCK_TIMEOUT])
+    # Two sessions may have found it missing at once: the second waits here, and then sees it.
+    yield Query(_LOCK_SPACE, [space.id])
+    exists, *_ = (yield Query(_PARTITION_STATE, [space.partition]))[0]
+    if exists:
+        return
     for statement in _partition_statements(space):
         yield Query(statement)
 
@@ -266,7 +281,8 @@ def _check_arguments(name: str, model: str, dimensions: int, metric: str) -> Non
     for what, value in (("name", name), ("model", model)):
         if not check_text(value, f"the {what} of the space", MAX_NAME_BYTES):
             raise InvalidName(f"a space needs a {what}")
-    if not isinstance(dimensions, int) or not 1 <= dimensions <= MAX_DIMENSIONS:
+    is_number = isinstance(dimensions, int) and not isinstance(dimensions, bool)
+    if not is_number or not 1 <= dimensions <= MAX_DIMENSIONS:
         raise InvalidVector(
             f"a space has 1 to {MAX_DIMENSIONS:,} dimensions, not {dimensions!r}: pgvector's limit"
         )

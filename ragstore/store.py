@@ -25,7 +25,7 @@ from ragstore import ingest, space
 from ragstore.collection import CollectionInfo, find_collection, insert_collection
 from ragstore.connection import DatabaseConnection
 from ragstore.content import NewDocument, prepare_batch
-from ragstore.exceptions import LockTimeout
+from ragstore.exceptions import InvalidInput, LockTimeout
 from ragstore.execution import Operation, run, run_async
 from ragstore.ingest import Batcher, Embed, IngestReport
 from ragstore.search.filter import Where
@@ -98,7 +98,8 @@ class Store:
         Raises:
             CollectionExists: the name is taken.
             SpaceNotFound: there is no such space.
-            InvalidName: the server has no such language, or the name is empty or too long.
+            InvalidName: the server has no such language, or the name is empty.
+            InvalidText, InvalidMetadata: the name or ``meta`` cannot be stored.
         """
         return self._run(insert_collection(name, space, language, meta or {}, exists_ok=exists_ok))
 
@@ -169,6 +170,7 @@ class Store:
 
         Raises:
             InvalidQuery: neither text nor vector, or ``k`` or ``offset`` out of range.
+            InvalidText, InvalidFilter: the text or ``where`` cannot be sent.
             InvalidVector: the vector does not fit the collection's space.
             CollectionNotFound, SpaceNotReady: there is nothing to search.
         """
@@ -183,7 +185,7 @@ class AsyncStore:
     """``Store`` for asyncio: the same calls with the same results, awaited.
 
     ``embed`` may be a coroutine function; a plain one runs in a thread. ``documents`` may be an
-    async iterable.
+    async iterable, and ``on_progress`` a coroutine function.
     """
 
     def __init__(self, connection: DatabaseConnection) -> None:
@@ -246,8 +248,8 @@ class AsyncStore:
         report = IngestReport()
         async for batch in _async_batches(documents, batch_size):
             report = _timed(report + await self._ingest_batch(target, batch, embed), started)
-            if on_progress is not None:
-                on_progress(report)
+            if on_progress is not None and inspect.isawaitable(told := on_progress(report)):
+                await told
         return _timed(report, started)
 
     async def _ingest_batch(
@@ -287,6 +289,11 @@ def _timed(report: IngestReport, started: float) -> IngestReport:
 
 def _batches(documents: Iterable[NewDocument], size: int) -> Iterator[list[NewDocument]]:
     batcher = Batcher(size)
+    if isinstance(documents, str | Mapping) or not isinstance(documents, Iterable):
+        raise InvalidInput(
+            f"documents is {type(documents).__name__}, not an iterable of NewDocument: pass a list"
+            " or a generator (an async one to AsyncStore)"
+        )
     for document in documents:
         if batch := batcher.add(document):
             yield batch

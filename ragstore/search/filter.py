@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_
+from sqlalchemy import ColumnElement, Select, and_, literal_column, select
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.sql.util import find_tables
 
-from ragstore.content import metadata_json
-from ragstore.exceptions import InvalidFilter, InvalidMetadata
-from ragstore.models import CHUNKS, DOCUMENTS
+from ragstore.content import check_text, metadata_json
+from ragstore.exceptions import InvalidFilter, InvalidInput
+from ragstore.execution import compiled
+from ragstore.models import CHUNKS, DOCUMENTS, MAX_TEXT_BYTES
 
 Where = Mapping[str, Any] | ColumnElement[bool]
 """A mapping that the chunk's metadata contains, or any condition on Chunk and Document."""
@@ -23,9 +25,11 @@ def condition(where: Where) -> ColumnElement[bool]:
     chunks whose metadata has at least that.
 
     Raises:
-        InvalidFilter: it is neither a mapping of JSON values nor a condition.
+        InvalidFilter: it is neither a mapping of JSON values nor a condition, or a condition on
+            more than Chunk and Document, or with a value that cannot be sent.
     """
     if isinstance(where, ColumnElement):
+        _check_condition(where)
         return where
     if not isinstance(where, Mapping):
         raise InvalidFilter(
@@ -40,7 +44,7 @@ def condition(where: Where) -> ColumnElement[bool]:
         )
     try:
         metadata_json(where)
-    except InvalidMetadata as exc:
+    except InvalidInput as exc:
         raise InvalidFilter(f"where= is not a filter: {exc}") from exc
     contained: ColumnElement[bool] = CHUNKS.c.metadata.contains(dict(where))
     return contained
@@ -71,3 +75,31 @@ def filtered(
             ),
         )
     return statement.where(filter_)
+
+
+def _check_condition(where: ColumnElement[bool]) -> None:
+    probe: Select[Any] = select(literal_column("1")).where(where)
+    # Any other table would be joined to every row, and multiply the hits.
+    foreign = [each for each in probe.get_final_froms() if each not in (CHUNKS, DOCUMENTS)]
+    if foreign:
+        raise InvalidFilter(
+            f"where= speaks of {foreign[0].description}, but is a condition on Chunk and Document:"
+            " put other tables, and aliases, into a subquery (exists() or in_())"
+        )
+    try:
+        parameters = compiled(probe).parameters
+    except (SQLAlchemyError, TypeError, ValueError) as exc:
+        raise InvalidFilter(f"where= is not a filter: {exc}") from exc
+    for value in parameters.values() if isinstance(parameters, dict) else ():
+        _check_value(value)
+
+
+def _check_value(value: Any) -> None:
+    """Refuse text that the driver would refuse in its own words."""
+    values: Iterable[Any] = value if isinstance(value, list | tuple) else [value]
+    try:
+        for each in values:
+            if isinstance(each, str):
+                check_text(each, "a value", MAX_TEXT_BYTES)
+    except InvalidInput as exc:
+        raise InvalidFilter(f"where= is not a filter: {exc}") from exc

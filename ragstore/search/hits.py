@@ -21,6 +21,7 @@ def of_nearest(nearest: Select[Any], metric: Metric, *, limit: int, offset: int)
     score = scores.get(metric, 1 / (1 + distance))
     return (
         select(
+            arm.c.rank.label("place"),
             arm.c.chunk_id,
             score.label("score"),
             arm.c.rank.label("vector_rank"),
@@ -39,6 +40,7 @@ def of_matching(matching: Select[Any], *, limit: int, offset: int) -> Select[Any
     arm = matching.subquery("text_arm")
     return (
         select(
+            arm.c.rank.label("place"),
             arm.c.chunk_id,
             arm.c.score,
             null().label("vector_rank"),
@@ -55,7 +57,8 @@ def of_matching(matching: Select[Any], *, limit: int, offset: int) -> Select[Any
 def hits(collection_id: int, ranked: Select[Any]) -> Select[Any]:
     """Return the rows of ``ranked`` with their chunk and document, the best first.
 
-    ``ranked`` has chunk_id, score, vector_rank, distance, text_rank and text_score.
+    ``ranked`` has place, chunk_id, score, vector_rank, distance, text_rank and text_score. The
+    order is that of ``place``, not of the score: two distances may round to one score.
     """
     best = ranked.cte("ranked")
     return (
@@ -80,5 +83,5 @@ def hits(collection_id: int, ranked: Select[Any]) -> Select[Any]:
                 DOCUMENTS.c.collection_id == collection_id, DOCUMENTS.c.id == CHUNKS.c.document_id
             ),
         )
-        .order_by(best.c.score.desc(), CHUNKS.c.id)
+        .order_by(best.c.place)
     )

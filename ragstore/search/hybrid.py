@@ -21,6 +21,7 @@ def fused(nearest: Select[Any], matching: Select[Any], *, limit: int, offset: in
     chunk_id = func.coalesce(vector.c.chunk_id, text.c.chunk_id)
     return (
         select(
+            func.row_number().over(order_by=(score.desc(), chunk_id)).label("place"),
             chunk_id.label("chunk_id"),
             score.label("score"),
             vector.c.rank.label("vector_rank"),

@@ -11,7 +11,7 @@ from sqlalchemy import Select
 from ragstore.collection import CollectionInfo, find_collection
 from ragstore.exceptions import InvalidQuery
 from ragstore.execution import Operation, compiled
-from ragstore.search.filter import Where
+from ragstore.search.filter import Where, condition
 from ragstore.search.hits import hits, of_matching, of_nearest
 from ragstore.search.hybrid import fused
 from ragstore.search.result import Hit, SearchResult
@@ -24,8 +24,12 @@ MAX_K = 1_000
 MAX_OFFSET = 10_000
 """The furthest a search can skip: everything skipped is ranked all the same."""
 
-ARM_SIZE = 50
-"""The fewest candidates of each arm of a hybrid search."""
+ARM_SIZE = 1_000
+"""The fewest candidates of each arm of a hybrid search.
+
+They are the same for every page up to here: candidates that grew with the page would change the
+scores from one page to the next, and hits would be shown twice or never.
+"""
 
 _EXACT = "every vector of the collection was compared"
 
@@ -41,11 +45,13 @@ class Search:
     where: Where | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a search that asks for nothing, or for more than it may."""
+        """Refuse a search that asks for nothing, for more than it may, or by what is no filter."""
         if self.text is None and self.vector is None:
             raise InvalidQuery("there is nothing to search for: give text=, vector= or both")
         _check_range("k", self.k, 1, MAX_K)
         _check_range("offset", self.offset, 0, MAX_OFFSET)
+        if self.where is not None:
+            condition(self.where)  # also for a text without words, which sends no statement
 
     def on(self, name: str) -> Operation[SearchResult]:
         """Answer the search on the collection of that name.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Any
 
 from sqlalchemy import ColumnElement, Integer, Select, Text, case, cast, func, literal, select
@@ -16,7 +17,7 @@ MAX_QUERY_BYTES = 8_192
 """The longest query text."""
 
 MAX_QUERY_WORDS = 64
-"""The most words of a query: 100,000 took 7.5 s of the server's time before it gave up."""
+"""The most words of a query: 1,500 in 10,000 chunks took 30 s of the server's time."""
 
 
 def matching(
@@ -64,13 +65,23 @@ def tsquery(language: str, text: str) -> ColumnElement[Any]:
         InvalidText: it is too long, or cannot be sent.
     """
     check_text(text, "the query", MAX_QUERY_BYTES)
-    if len(text.split()) > MAX_QUERY_WORDS:
+    if (count := _count_words(text)) > MAX_QUERY_WORDS:
         raise InvalidQuery(
-            f"the query has {len(text.split())} words, and {MAX_QUERY_WORDS} is the limit: search"
-            " for the words that matter, or by vector"
+            f"the query has {count} words, and {MAX_QUERY_WORDS} is the limit: search for the words"
+            " that matter, or by vector"
         )
     configuration = cast(literal(language, Text), REGCONFIG)
     return func.websearch_to_tsquery(configuration, literal(text, Text))
+
+
+def _count_words(text: str) -> int:
+    # As Postgres cuts them: also at commas, hyphens and underscores, but not at a vowel sign.
+    return len(
+        "".join(
+            each if each.isalnum() or unicodedata.category(each).startswith("M") else " "
+            for each in text
+        ).split()
+    )
 
 
 def _any_word_of(query: ColumnElement[Any]) -> ColumnElement[Any]:

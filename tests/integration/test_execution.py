@@ -1,0 +1,96 @@
+"""Operations: one generator, run on a connection of either kind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+from sqlalchemy import literal, select
+from sqlalchemy.engine import URL
+
+from ragstore.driver import connect, connect_async
+from ragstore.execution import Copy, Operation, Query, compiled, run, run_async
+
+TABLE = sql.SQL("CREATE TEMP TABLE sample (id int, meta jsonb, body text)")
+COPY = sql.SQL("COPY sample FROM STDIN (FORMAT BINARY)")
+COUNT = sql.SQL("SELECT count(*) FROM sample")
+ROWS = [(1, b'\x01{"a": 1}', "tab\tand\nline \\N"), (2, b"\x01{}", None)]
+
+
+def answers() -> Operation[list[Any]]:
+    """Send one of each kind and return what came back."""
+    got: list[Any] = [(yield Query(TABLE))]
+    got.append((yield Copy(COPY, ("int4", "bytea", "text"), ROWS)))
+    got.append((yield Query(sql.SQL("SELECT id, meta, body FROM sample ORDER BY id"))))
+    got.append((yield Query(sql.SQL("SELECT %s::int + 1, 5 %% 3"), [1])))
+    got.append((yield Query(sql.SQL("SELECT %(a)s::int, 5 %% 3"), {"a": 2})))
+    got.append((yield Query(sql.SQL("SELECT 5 % 3"))))
+    percent: Any = select(literal("50%"), literal(5) % 3)
+    got.append((yield compiled(percent)))
+    return got
+
+
+EXPECTED: list[Any] = [
+    [],
+    [],
+    [(1, {"a": 1}, "tab\tand\nline \\N"), (2, {}, None)],
+    [(2, 2)],
+    [(2, 2)],
+    [(2,)],
+    [("50%", 2)],
+]
+
+
+def test_operation_runs_on_a_connection(server_url: URL) -> None:
+    """Rows come back to the operation, and its result to the caller."""
+    with connect(server_url) as connection:
+        assert run(connection, answers()) == EXPECTED
+
+
+async def test_operation_runs_on_an_async_connection(server_url: URL) -> None:
+    """The same operation gives the same result, awaited."""
+    async with await connect_async(server_url) as connection:
+        assert await run_async(connection, answers()) == EXPECTED
+
+
+def nothing() -> Operation[str]:
+    """Decide without asking."""
+    yield from ()
+    return "done"
+
+
+async def test_operation_may_send_nothing(server_url: URL) -> None:
+    """An operation that yields no statement still has a result."""
+    with connect(server_url) as connection:
+        assert run(connection, nothing()) == "done"
+    async with await connect_async(server_url) as async_connection:
+        assert await run_async(async_connection, nothing()) == "done"
+
+
+def failing_rows() -> Iterator[tuple[Any, ...]]:
+    """Give one row, then fail."""
+    yield ROWS[0]
+    raise KeyError("rows")
+
+
+def interrupted() -> Operation[None]:
+    """Begin a COPY that its rows end."""
+    yield Query(TABLE)
+    yield Copy(COPY, ("int4", "bytea", "text"), failing_rows())
+
+
+async def test_error_in_the_rows_ends_the_copy(server_url: URL) -> None:
+    """The error arrives as it is, and the transaction is over: nothing is half written."""
+    with connect(server_url) as connection:
+        with pytest.raises(KeyError, match="rows"):
+            run(connection, interrupted())
+        with pytest.raises(psycopg.errors.InFailedSqlTransaction):
+            connection.execute(COUNT)
+    async with await connect_async(server_url) as async_connection:
+        with pytest.raises(KeyError, match="rows"):
+            await run_async(async_connection, interrupted())
+        with pytest.raises(psycopg.errors.InFailedSqlTransaction):
+            await async_connection.execute(COUNT)

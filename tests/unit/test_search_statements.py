@@ -1,0 +1,242 @@
+"""Search as text: one statement, every value a parameter, the collection always named."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import ColumnElement, Select, bindparam, exists, select, true
+from sqlalchemy.orm import aliased
+
+from ragstore import exceptions
+from ragstore.execution import compiled
+from ragstore.models import Chunk, Collection, Document, Embedding
+from ragstore.search import condition, fused, hits, matching, nearest
+from ragstore.search.filter import Where
+from ragstore.search.hits import of_matching, of_nearest
+from ragstore.search.query import Search
+from ragstore.search.result import Hit, SearchResult
+from ragstore.search.text import MAX_QUERY_BYTES, MAX_QUERY_WORDS, word_count
+from ragstore.space import Space
+
+COLLECTION, SPACE_ID = 4711, 815
+SPACE = Space(SPACE_ID, "s", "m", 2, "cosine")
+META: Any = Chunk.meta
+DOCUMENT_ID: Any = Document.id
+TITLE: Any = Document.title
+
+
+def vector_arm(where: Where | None = None) -> Select[Any]:
+    """Return the vector arm of every test."""
+    return nearest(COLLECTION, SPACE, [1, 0], limit=5, where=where)
+
+
+def text_arm(where: Where | None = None, text: str = "cat") -> Select[Any]:
+    """Return the text arm of every test."""
+    return matching(COLLECTION, "english", text, limit=5, where=where, any_word=True)
+
+
+def statements(where: Where | None = None) -> dict[str, Select[Any]]:
+    """Return the statement of each strategy."""
+    ranked = {
+        "vector": of_nearest(vector_arm(where), "cosine", limit=5, offset=0),
+        "text": of_matching(text_arm(where), limit=5, offset=0),
+        "hybrid": fused(vector_arm(where), text_arm(where), limit=5, offset=0),
+    }
+    return {name: hits(COLLECTION, each) for name, each in ranked.items()}
+
+
+def sent(statement: Select[Any]) -> tuple[str, list[Any]]:
+    """Return the text and the values that the driver is given."""
+    query = compiled(statement)
+    assert isinstance(query.statement, bytes)
+    assert isinstance(query.parameters, dict)
+    return query.statement.decode(), list(query.parameters.values())
+
+
+@pytest.mark.parametrize("strategy", ["vector", "text", "hybrid"])
+def test_search_is_one_statement_that_names_its_collection(strategy: str) -> None:
+    """Every table is restricted to the collection by a parameter, never through a join alone."""
+    text, values = sent(statements()[strategy])
+    assert ";" not in text
+    for table in ("chunk", "document", "embedding"):
+        mentions = f"ragstore_{table}.collection_id = %("
+        assert (f"ragstore_{table}." in text) == (mentions in text), table
+    assert COLLECTION in values
+    assert str(COLLECTION) not in text
+
+
+@pytest.mark.parametrize("strategy", ["vector", "hybrid"])
+def test_search_by_vector_names_its_space(strategy: str) -> None:
+    """Without the space the partitions of other dimensions would be read, and fail."""
+    text, values = sent(statements()[strategy])
+    assert "ragstore_embedding.space_id = %(" in text
+    assert SPACE_ID in values
+    assert str(SPACE_ID) not in text
+
+
+def test_collection_is_named_for_tables_that_a_filter_brings() -> None:
+    """A filter on Document joins it within the collection."""
+    where = (TITLE == "T") & META.contains({"a": 1})
+    text, values = sent(vector_arm(where))
+    assert "ragstore_chunk.collection_id = %(" in text
+    assert "ragstore_document.collection_id = %(" in text
+    assert values.count(COLLECTION) == 3
+
+
+def test_tables_that_a_filter_does_not_need_are_not_joined() -> None:
+    """A search without a filter reads the vectors alone."""
+    assert "ragstore_chunk" not in sent(vector_arm())[0]
+    assert "ragstore_document" not in sent(vector_arm({"a": 1}))[0]
+
+
+HOSTILE = st.text(min_size=1).map(lambda text: f"ZZ'\";--%(x)s%s{{}}{text}ZZ")
+
+
+@given(text=HOSTILE, key=HOSTILE, value=HOSTILE)
+def test_user_text_is_never_in_the_statement(text: str, key: str, value: str) -> None:
+    """Text, keys and values are parameters, whatever they hold."""
+    try:
+        arms = [text_arm({key: value}, text), vector_arm(META[key].astext == value)]
+    except exceptions.InvalidInput:
+        return  # a NUL character or half of a surrogate pair
+    for arm in arms:
+        assert "ZZ" not in sent(arm)[0]
+
+
+ALIAS: Any = aliased(Chunk)
+NOT_FILTERS: list[tuple[str, Any, str]] = [
+    ("a string", "lang = 'en'", "not str"),
+    ("a list", [("lang", "en")], "not list"),
+    ("a truth value", True, "not bool"),
+    ("an operator", {"$gt": 3}, r"no operator '\$gt'"),
+    ("an operator inside and", {"$and": []}, r"no operator '\$and'"),
+    ("a date", {"at": datetime.now(timezone.utc)}, "meta.at is datetime"),
+    ("a number key", {1: 2}, "key 1"),
+    ("NaN", {"a": float("nan")}, "meta.a is nan"),
+    ("a NUL value", {"a": "\0"}, "meta.a has a NUL"),
+    ("a NUL key", {"\0": 1}, "a key of meta has a NUL"),
+    ("a surrogate", {"a": "\udc80"}, "meta.a has half"),
+    ("a NUL in a condition", META["a"].astext == "x\0", "a value has a NUL"),
+    ("a NUL in a list", META["a"].astext.in_(["x", "y\0"]), "a value has a NUL"),
+    ("a surrogate in a condition", TITLE == "\ud800", "surrogate"),
+    ("a naive date", Document.created_at > datetime(2020, 1, 1), "naive"),  # type: ignore[operator]  # noqa: DTZ001 - the point
+    ("naive dates", Document.created_at.in_([datetime(2020, 1, 1)]), "naive"),  # type: ignore[union-attr]  # noqa: DTZ001 - the point
+    ("a missing value", Chunk.ordinal == bindparam("x"), "bind parameter"),
+    ("another table", Collection.name == "c", "ragstore_collection"),
+    ("the embeddings", Embedding.space_id == 1, "ragstore_embedding"),
+    ("an alias", ALIAS.ordinal == 1, "subquery"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("where", "part"), [case[1:] for case in NOT_FILTERS], ids=[case[0] for case in NOT_FILTERS]
+)
+def test_what_is_no_filter_is_refused(where: Any, part: str) -> None:
+    """A filter that would fail on the server, or mean something else, is refused by name."""
+    with pytest.raises(exceptions.InvalidFilter, match=part):
+        condition(where)
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        true(),
+        Chunk.ordinal == 0,
+        META["a%b"].astext == "50%",
+        META.in_([{"a": 1}]),
+        Chunk.document_id.in_(select(DOCUMENT_ID).where(TITLE == "T")),  # type: ignore[union-attr]
+        exists().where(ALIAS.document_id == Document.id, ALIAS.collection_id == 1),
+    ],
+    ids=map(str, range(6)),
+)
+def test_condition_is_taken_as_it_is(where: ColumnElement[bool]) -> None:
+    """Other tables may stand in subqueries, and a percent sign is a percent sign."""
+    assert condition(where) is where
+
+
+def test_list_in_a_condition_is_bound_like_a_single_value() -> None:
+    """The members of an IN list go through their column's type."""
+    moment = datetime(2020, 1, 1, tzinfo=timezone.utc)
+    where: Any = Document.created_at.in_([moment])  # type: ignore[union-attr]
+    assert moment in sent(vector_arm(where))[1]
+    kinds = {type(value).__name__ for value in sent(vector_arm(META.in_([{"a": 1}])))[1]}
+    assert "Jsonb" in kinds
+
+
+def test_odd_parameter_name_reaches_the_driver() -> None:
+    """A name that the driver's placeholders cannot hold is escaped in both places."""
+    query = compiled(select(bindparam("a(b)%", 5)))
+    assert isinstance(query.statement, bytes)
+    assert isinstance(query.parameters, dict)
+    (name,) = query.parameters
+    assert f"%({name})s" in query.statement.decode()
+
+
+SEARCHES: list[tuple[str, dict[str, Any], str]] = [
+    ("nothing", {}, "nothing to search for"),
+    ("k 0", {"text": "x", "k": 0}, "k is 0: .* from 1 to 1000"),
+    ("k -1", {"text": "x", "k": -1}, "k is -1"),
+    ("k 1001", {"text": "x", "k": 1001}, "k is 1001"),
+    ("k True", {"text": "x", "k": True}, "k is True"),
+    ("k text", {"text": "x", "k": "5"}, "k is '5'"),
+    ("k None", {"text": "x", "k": None}, "k is None"),
+    ("k float", {"text": "x", "k": 2.0}, "k is 2.0"),
+    ("offset -1", {"text": "x", "offset": -1}, "offset is -1: .* from 0 to 10000"),
+    ("offset 10001", {"text": "x", "offset": 10_001}, "offset is 10001"),
+]
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"), [case[1:] for case in SEARCHES], ids=[case[0] for case in SEARCHES]
+)
+def test_search_out_of_range_is_refused(asked: dict[str, Any], message: str) -> None:
+    """The range is named before anything is sent."""
+    with pytest.raises(exceptions.InvalidQuery, match=message):
+        Search(**asked)
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "part"),
+    [
+        ("x" * (MAX_QUERY_BYTES + 1), exceptions.TextTooLong, "8,193"),
+        ("é" * (MAX_QUERY_BYTES // 2 + 1), exceptions.TextTooLong, "8,194"),
+        ("x " * (MAX_QUERY_WORDS + 1), exceptions.InvalidQuery, "65 words, and 64"),
+        (",".join("x" * 65), exceptions.InvalidQuery, "65 words"),
+        ("_".join("x" * 65), exceptions.InvalidQuery, "65 words"),
+        ("a\0", exceptions.NulByte, "the query"),
+        ("\udc80", exceptions.LoneSurrogate, "the query"),
+        (5, exceptions.InvalidText, "the query is int"),
+    ],
+    ids=["long", "long in bytes", "words", "commas", "underscores", "NUL", "surrogate", "number"],
+)
+def test_query_text_that_cannot_be_sent_is_refused(text: Any, error: Any, part: str) -> None:
+    """A query is limited in bytes and words, and holds what a chunk may hold."""
+    with pytest.raises(error, match=part):
+        word_count("english", text)
+    with pytest.raises(error, match=part):
+        text_arm(text=text)
+
+
+def test_query_at_its_limits_is_taken() -> None:
+    """The limits are inclusive."""
+    assert "websearch" in sent(word_count("english", "é" * (MAX_QUERY_BYTES // 2)))[0]
+    assert "websearch" in sent(word_count("english", "x " * MAX_QUERY_WORDS))[0]
+    assert "websearch" in sent(word_count("hindi", "नमस्ते " * MAX_QUERY_WORDS))[0]
+
+
+def test_search_result_is_a_sequence_that_shows_no_text() -> None:
+    """It is indexed, sliced, iterated and counted like a tuple; its repr holds no passage."""
+    first, second = (
+        Hit(1.0, "k", None, number, 0, "secret", {}, 1, 0.0, None, None) for number in (1, 2)
+    )
+    result = SearchResult([first, second], strategy="vector", reason="because")
+    assert (result[0], result[-1], len(result)) == (first, second, 2)
+    assert list(result[1:]) == [second]
+    assert list(reversed(result)) == [second, first]
+    assert first in result
+    assert repr(result) == "<SearchResult vector: 2 hits>"
+    assert not SearchResult([], strategy="text", reason="")
