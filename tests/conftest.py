@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,24 +19,30 @@ from ragstore.database import clone_database, create_database, drop_database
 from ragstore.embedded import EmbeddedServer
 from ragstore.url import parse_url
 
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Give this run a temporary directory that no other run of pytest touches.
+
+    All runs of a user share one, and each new run closes it to others: to the account, too, that
+    runs the servers of root's tests. ``--basetemp`` names one that is kept.
+    """
+    if config.option.basetemp is None and not hasattr(config, "workerinput"):
+        config.option.basetemp = tempfile.mkdtemp(prefix="ragstore-tests-")
+        config.add_cleanup(lambda: shutil.rmtree(config.option.basetemp, ignore_errors=True))
+
+
 _OF_SETTINGS = ("DB_", "RAGSTORE_", "DATABASE_URL", "DATABASE_TEST_URL", "TEST_DATABASE_URL")
 
 
 @pytest.fixture(scope="session")
-def server_url() -> Iterator[URL]:
-    """Yield the URL of a superuser on a real server, database ``postgres``.
-
-    Its data is not under pytest's own directory: a second pytest of root's closes that to the
-    account the server runs as.
-    """
+def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[URL]:
+    """Yield the URL of a superuser on a real server, database ``postgres``."""
     given = os.environ.get("DB_TEST_DATABASE_URL")
     if given:
         yield parse_url(given).set(database="postgres")
         return
-    with (
-        tempfile.TemporaryDirectory(prefix="ragstore-", ignore_cleanup_errors=True) as directory,
-        EmbeddedServer(Path(directory) / "data") as server,
-    ):
+    with EmbeddedServer(tmp_path_factory.mktemp("server") / "data") as server:
         yield server.url("postgres")
 
 

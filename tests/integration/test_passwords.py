@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -24,13 +23,10 @@ PASSWORDS = [*(f"a{character}z" for character in CHARACTERS), f"all {CHARACTERS}
 
 
 @pytest.fixture(scope="module")
-def strict_server() -> Iterator[URL]:
+def strict_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[URL]:
     """Yield the superuser's URL of a server that asks ``rag_user`` for a password."""
-    with (
-        tempfile.TemporaryDirectory(prefix="ragstore-", ignore_cleanup_errors=True) as directory,
-        EmbeddedServer(Path(directory) / "data") as server,
-    ):
-        rules = Path(directory) / "data" / "pg_hba.conf"
+    with EmbeddedServer(tmp_path_factory.mktemp("strict") / "data") as server:
+        rules = server.data_directory / "pg_hba.conf"
         rules.write_text(f"local all {ROLE} scram-sha-256\nlocal all all trust\n")
         url = server.url("postgres")
         with connect(url, autocommit=True) as connection:

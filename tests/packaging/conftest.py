@@ -6,9 +6,8 @@ import os
 import subprocess
 import sys
 import sysconfig
-import tempfile
 import venv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -67,22 +66,14 @@ def distributions(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> d
 
 
 @pytest.fixture
-def place() -> Iterator[Path]:
-    """Yield an empty directory, in which a server may run.
-
-    It is not under pytest's own: a second pytest of root's closes that to the server's account.
-    """
-    with tempfile.TemporaryDirectory(prefix="ragstore-", ignore_cleanup_errors=True) as directory:
-        yield Path(directory)
-
-
-@pytest.fixture
-def environment(place: Path) -> Path:
+def environment(tmp_path: Path) -> Path:
     """Return the Python of a new environment that sees our dependencies, but not ragstore."""
-    where = place / "venv"
+    where = tmp_path / "venv"
     venv.create(where, with_pip=True)
     python = where / "bin" / "python"
-    purelib = run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=place)
+    purelib = run(
+        python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=tmp_path
+    )
     # A path line only: .pth files inside it, such as an editable ragstore's, are not followed.
     (Path(purelib.strip()) / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return python

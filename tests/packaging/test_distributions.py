@@ -86,20 +86,20 @@ def test_every_installation_migrates(
     distributions: dict[str, Path],
     checkout: Path,
     environment: Path,
-    place: Path,
+    tmp_path: Path,
 ) -> None:
     """However it is installed, ragstore finds its migrations, runs them and checks clean."""
     target = checkout if source == "checkout" else distributions[source]
-    run(environment, "-m", "pip", "install", "-q", "--no-deps", *options, target, cwd=place)
+    run(environment, "-m", "pip", "install", "-q", "--no-deps", *options, target, cwd=tmp_path)
 
-    printed = run(environment, "-c", MIGRATE, f"embedded://{place}/data", cwd=place)
+    printed = run(environment, "-c", MIGRATE, f"embedded://{tmp_path}/data", cwd=tmp_path)
 
     assert printed.splitlines()[-2].endswith(location)
     assert printed.splitlines()[-1].startswith("0001_")
 
 
-def test_bare_checkout_migrates(checkout: Path, environment: Path, place: Path) -> None:
+def test_bare_checkout_migrates(checkout: Path, environment: Path, tmp_path: Path) -> None:
     """Without installation, ragstore works from the root of a clone."""
-    printed = run(environment, "-c", MIGRATE, f"embedded://{place}/data", cwd=checkout)
+    printed = run(environment, "-c", MIGRATE, f"embedded://{tmp_path}/data", cwd=checkout)
 
     assert printed.splitlines()[-2] == str(checkout / "alembic")
