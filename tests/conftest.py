@@ -1,4 +1,4 @@
-"""The databases of the tests: one real server a run, a migrated template, a clone for each test."""
+"""The databases of these tests: those of the test kit, on a server of their own."""
 
 from __future__ import annotations
 
@@ -7,17 +7,15 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 from sqlalchemy.engine import URL
 
-from ragstore import migrations
 from ragstore.conf import settings
 from ragstore.connection import DatabaseConnection
-from ragstore.database import clone_database, create_database, drop_database
 from ragstore.embedded import EmbeddedServer
-from ragstore.url import parse_url
+from ragstore.testing.plugin import NewDatabase
+from ragstore.testing.server import TestServer
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -36,14 +34,23 @@ _OF_SETTINGS = ("DB_", "RAGSTORE_", "DATABASE_URL", "DATABASE_TEST_URL", "TEST_D
 
 
 @pytest.fixture(scope="session")
-def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[URL]:
-    """Yield the URL of a superuser on a real server, database ``postgres``."""
+def ragstore_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestServer]:
+    """Yield a server of this run's own; the one of DB_TEST_DATABASE_URL if that is set.
+
+    The kit would share one between runs; these tests do things to a server that others would feel.
+    """
     given = os.environ.get("DB_TEST_DATABASE_URL")
     if given:
-        yield parse_url(given).set(database="postgres")
+        yield TestServer.at(given)
         return
     with EmbeddedServer(tmp_path_factory.mktemp("server") / "data") as server:
-        yield server.url("postgres")
+        yield TestServer.at(server.url("ragstore_test"))
+
+
+@pytest.fixture(scope="session")
+def server_url(ragstore_server: TestServer) -> URL:
+    """Return the URL of a superuser on a real server, database ``postgres``."""
+    return ragstore_server.url
 
 
 @pytest.fixture(autouse=True)
@@ -61,31 +68,19 @@ def _no_settings_of_the_machine(
 
 
 @pytest.fixture
-def empty_database(server_url: URL) -> Iterator[URL]:
+def empty_database(ragstore_new_database: NewDatabase) -> Iterator[URL]:
     """Yield the URL of a new database without tables or extensions."""
-    url = server_url.set(database=f"ragstore_test_{uuid4().hex[:12]}")
-    create_database(url)
+    url = ragstore_new_database(empty=True)
     yield url
-    drop_database(url, missing_ok=True)
-
-
-@pytest.fixture(scope="session")
-def template(server_url: URL) -> Iterator[URL]:
-    """Yield the URL of a migrated database that is only ever cloned."""
-    url = server_url.set(database=f"ragstore_test_template_{uuid4().hex[:12]}")
-    create_database(url)
-    migrations.upgrade(url)
-    yield url
-    drop_database(url)
+    ragstore_new_database.drop(url)
 
 
 @pytest.fixture
-def database(template: URL) -> Iterator[URL]:
+def database(ragstore_new_database: NewDatabase) -> Iterator[URL]:
     """Yield the URL of a migrated database of the test's own."""
-    url = template.set(database=f"ragstore_test_{uuid4().hex[:12]}")
-    clone_database(template, url)
+    url = ragstore_new_database()
     yield url
-    drop_database(url, missing_ok=True)
+    ragstore_new_database.drop(url)
 
 
 @pytest.fixture

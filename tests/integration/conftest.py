@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from typing import Any
-from uuid import uuid4
 
 import pytest
-from sqlalchemy.engine import URL
 
 from ragstore import AsyncStore, DatabaseConnection, Store
-from ragstore.database import clone_database, drop_database
+from ragstore.testing.plugin import NewDatabase
 
 
 class Awaited:
@@ -34,13 +32,12 @@ class Awaited:
 
 
 @pytest.fixture(scope="module")
-def shared(template: URL) -> Iterator[Store]:
+def shared(ragstore_new_database: NewDatabase) -> Iterator[Store]:
     """Yield a Store on a migrated database that the tests of a module share."""
-    url = template.set(database=f"ragstore_test_{uuid4().hex[:12]}")
-    clone_database(template, url)
+    url = ragstore_new_database()
     with DatabaseConnection(url) as connection:
         yield Store(connection)
-    drop_database(url)
+    ragstore_new_database.drop(url)
 
 
 @pytest.fixture

@@ -112,9 +112,9 @@ def test_sql_without_a_database() -> None:
     assert "INFO" not in done.stdout
 
 
-def test_revision_when_nothing_changed(checkout: Path, template: URL) -> None:
+def test_revision_when_nothing_changed(checkout: Path, ragstore_database: URL) -> None:
     """``revision --autogenerate`` writes no file if there is nothing to write."""
-    said = succeeds("revision", "--autogenerate", "-m", "x", url=template, root=checkout)
+    said = succeeds("revision", "--autogenerate", "-m", "x", url=ragstore_database, root=checkout)
 
     assert "no revision is written" in said
     assert len(list((checkout / "alembic/versions").glob("*.py"))) == len(migrations.history())
@@ -137,9 +137,11 @@ def test_revision_after_a_change(checkout: Path, database: URL) -> None:
     assert migrations.current(database) == (HEAD,)
 
 
-def test_revision_with_an_id(checkout: Path, template: URL) -> None:
+def test_revision_with_an_id(checkout: Path, ragstore_database: URL) -> None:
     """``revision`` works without autogenerate, and ``--rev-id`` is obeyed."""
-    succeeds("revision", "-m", "Two", "--rev-id", "0002_ffffff", url=template, root=checkout)
+    succeeds(
+        "revision", "-m", "Two", "--rev-id", "0002_ffffff", url=ragstore_database, root=checkout
+    )
 
     assert (checkout / "alembic/versions/0002_ffffff_two.py").is_file()
 
@@ -175,9 +177,9 @@ def test_database_of_a_newer_version(database: URL) -> None:
     assert "Traceback" not in done.stdout + done.stderr
 
 
-def test_legacy_variable(template: URL) -> None:
+def test_legacy_variable(ragstore_database: URL) -> None:
     """An old name works, and says so, though Python hides such warnings."""
-    said = succeeds("current", DATABASE_URL=template.render_as_string(hide_password=False))
+    said = succeeds("current", DATABASE_URL=ragstore_database.render_as_string(hide_password=False))
 
     assert HEAD in said
     assert "LegacyVariableWarning" in said

@@ -300,6 +300,7 @@ def closed_port() -> int:
         {"host": "", "query": {"host": "/nonexistent"}},
     ],
 )
+@pytest.mark.usefixtures("ragstore_server")
 async def test_a_dead_server_is_unavailable(place: dict[str, Any], closed_port: int) -> None:
     """Sync and async say that the server is not there, where, and without the password."""
     port = closed_port if place.get("port") else None
@@ -316,6 +317,7 @@ async def test_a_dead_server_is_unavailable(place: dict[str, Any], closed_port: 
     await connection.aclose()
 
 
+@pytest.mark.usefixtures("ragstore_server")
 @override_settings(CONNECT_TIMEOUT=1)
 def test_a_server_that_stays_silent_is_unavailable() -> None:
     """A port that accepts and says nothing does not block (psycopg waits 2 s at least)."""

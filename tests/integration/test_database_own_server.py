@@ -17,6 +17,9 @@ from ragstore.connection import DatabaseConnection, connect, resolve_url
 from ragstore.database import clone_database, create_database, database_exists, drop_database
 from ragstore.embedded import EmbeddedServer
 
+# They open connections to a server that the test kit does not know.
+pytestmark = pytest.mark.usefixtures("ragstore_server")
+
 
 @pytest.fixture(scope="module")
 def embedded_url() -> Iterator[str]:

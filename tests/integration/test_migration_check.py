@@ -86,9 +86,9 @@ DRIFT = [
 
 
 @pytest.mark.parametrize(("change", "difference"), DRIFT)
-def test_check_sees_drift(change: str, difference: str, template: URL) -> None:
+def test_check_sees_drift(change: str, difference: str, ragstore_database: URL) -> None:
     """A database that was changed by hand is not the models' any more, and it is said how."""
-    with opened(template) as connection, connection.begin() as transaction:
+    with opened(ragstore_database) as connection, connection.begin() as transaction:
         connection.execute(text(change))
 
         with pytest.raises(SchemaDrift, match=r"its schema is not the models'") as caught:

@@ -92,7 +92,7 @@ def test_four_processes_at_once(empty_database: URL) -> None:
     migrations.check(empty_database)
 
 
-def test_two_threads(empty_database: URL, server_url: URL, template: URL) -> None:
+def test_two_threads(empty_database: URL, server_url: URL, ragstore_database: URL) -> None:
     """Threads of one process take turns: each database arrives, and each error is its own."""
     missing = server_url.set(database="ragstore_no_such_database")
     caught: list[Exception] = []
@@ -105,7 +105,7 @@ def test_two_threads(empty_database: URL, server_url: URL, template: URL) -> Non
 
     threads = [
         threading.Thread(target=attempt, args=(url,))
-        for url in (empty_database, missing, template, empty_database)
+        for url in (empty_database, missing, ragstore_database, empty_database)
     ]
     for thread in threads:
         thread.start()
@@ -150,27 +150,27 @@ LOOKS: list[Callable[[URL], object]] = [migrations.upgrade, migrations.check, mi
 
 
 @pytest.mark.parametrize("function", LOOKS)
-def test_no_lock_for_looking(template: URL, function: Callable[[URL], object]) -> None:
+def test_no_lock_for_looking(ragstore_database: URL, function: Callable[[URL], object]) -> None:
     """A database at its head is upgraded, checked and asked without the lock."""
     with (
-        held(template, f"SELECT pg_advisory_lock({KEY})"),
+        held(ragstore_database, f"SELECT pg_advisory_lock({KEY})"),
         override_settings(MIGRATION_WAIT_TIMEOUT=0),
     ):
-        function(template)
+        function(ragstore_database)
 
 
 @pytest.mark.parametrize(
     ("function", "target"),
     [(migrations.downgrade, "-1"), (migrations.downgrade, "base"), (migrations.upgrade, "+0")],
 )
-def test_lock_for_changing(template: URL, function: Any, target: str) -> None:
+def test_lock_for_changing(ragstore_database: URL, function: Any, target: str) -> None:
     """What changes the schema, or may, takes the lock."""
     with (
-        held(template, f"SELECT pg_advisory_lock({KEY})"),
+        held(ragstore_database, f"SELECT pg_advisory_lock({KEY})"),
         override_settings(MIGRATION_WAIT_TIMEOUT=0),
         pytest.raises(MigrationLockTimeout),
     ):
-        function(template, target)
+        function(ragstore_database, target)
 
 
 def test_lock_is_released(database: URL) -> None:
@@ -250,10 +250,10 @@ def test_no_database(server_url: URL, function: Callable[..., object]) -> None:
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_no_role(template: URL, function: Callable[..., object]) -> None:
+def test_no_role(ragstore_database: URL, function: Callable[..., object]) -> None:
     """A role that the server refuses is an error of its own."""
     with pytest.raises(AuthenticationFailed):
-        function(template.set(username="ragstore_no_such", password="s3cr3t"))
+        function(ragstore_database.set(username="ragstore_no_such", password="s3cr3t"))
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
@@ -263,15 +263,15 @@ def test_no_url(function: Callable[..., object]) -> None:
         function()
 
 
-def test_pooler_needs_a_direct_url(template: URL) -> None:
+def test_pooler_needs_a_direct_url(ragstore_database: URL) -> None:
     """Behind a transaction pooler the lock does not hold: a direct URL is asked for."""
-    with override_settings(DATABASE_URL=template, POOLER="transaction"):
+    with override_settings(DATABASE_URL=ragstore_database, POOLER="transaction"):
         with pytest.raises(ImproperlyConfigured, match="set DB_MIGRATION_DATABASE_URL"):
             migrations.upgrade()
-        direct = template.update_query_dict({"application_name": "direct"})
+        direct = ragstore_database.update_query_dict({"application_name": "direct"})
         with override_settings(MIGRATION_DATABASE_URL=direct):
             migrations.upgrade()
-        migrations.upgrade(template)
+        migrations.upgrade(ragstore_database)
 
 
 # --- rights and the extension -----------------------------------------------------------------
@@ -316,9 +316,9 @@ def test_no_right_to_create_tables(empty_database: URL, role: URL) -> None:
         migrations.upgrade(role)
 
 
-def test_extension_versions(template: URL) -> None:
+def test_extension_versions(ragstore_database: URL) -> None:
     """An old extension is refused, a middling one warned of, a new one named."""
-    with create_engine(template, poolclass=NullPool).connect() as connection:
+    with create_engine(ragstore_database, poolclass=NullPool).connect() as connection:
         found = check_extension_version(connection)
         assert found == check_extension_version(connection, minimum=found, warn_below=found)
         with pytest.raises(ExtensionTooOld, match="older than 99") as caught:
@@ -340,18 +340,20 @@ def test_extension_versions(template: URL) -> None:
     ],
 )
 def test_ensure_extension_refuses(
-    template: URL, arguments: dict[str, str], error: type[Exception]
+    ragstore_database: URL, arguments: dict[str, str], error: type[Exception]
 ) -> None:
     """The operation refuses an extension that the server has not, or not new enough."""
     from alembic.operations import Operations
     from alembic.runtime.migration import MigrationContext
 
-    with create_engine(template, poolclass=NullPool).connect() as connection:
+    with create_engine(ragstore_database, poolclass=NullPool).connect() as connection:
         operations: Any = Operations(MigrationContext.configure(connection))
         with pytest.raises(error):
             operations.ensure_extension(**arguments)
         connection.rollback()
-    assert run(template, "SELECT extname FROM pg_extension WHERE extname = 'pg_trgm'") == []
+    assert (
+        run(ragstore_database, "SELECT extname FROM pg_extension WHERE extname = 'pg_trgm'") == []
+    )
 
 
 def test_extension_in_a_schema_of_its_own(empty_database: URL) -> None:

@@ -243,13 +243,13 @@ def test_database_of_a_newer_version(database: URL, function: Any) -> None:
 
 @pytest.mark.parametrize("target", ["nonsense", "ffff", "0002_abcdef"])
 @pytest.mark.parametrize("function", [migrations.upgrade, migrations.downgrade])
-def test_unknown_target(template: URL, function: Any, target: str) -> None:
+def test_unknown_target(ragstore_database: URL, function: Any, target: str) -> None:
     """A target that does not exist is refused by its name."""
     with pytest.raises(UnknownRevision, match=f"no revision '{target}'.*migrate history") as caught:
-        function(template, target)
+        function(ragstore_database, target)
 
     assert caught.value.revision == target
-    assert migrations.current(template) == (HEAD,)
+    assert migrations.current(ragstore_database) == (HEAD,)
 
 
 # --- other histories --------------------------------------------------------------------------
@@ -310,9 +310,9 @@ def test_lost_transaction_is_noticed(checkout: Path, empty_database: URL) -> Non
 # --- new revisions ----------------------------------------------------------------------------
 
 
-def test_revision_without_a_change(checkout: Path, template: URL) -> None:
+def test_revision_without_a_change(checkout: Path, ragstore_database: URL) -> None:
     """Autogenerate writes no file when the models and the database agree."""
-    assert migrations.revision("nothing", url=template) is None
+    assert migrations.revision("nothing", url=ragstore_database) is None
     assert len(list((checkout / "versions").glob("*.py"))) == len(migrations.history())
 
 
@@ -340,11 +340,11 @@ def test_revision(checkout: Path, database: URL) -> None:
     assert catalog(database) == before
 
 
-def test_empty_revision(checkout: Path, template: URL) -> None:
+def test_empty_revision(checkout: Path, ragstore_database: URL) -> None:
     """Without autogenerate an empty revision is written, numbered after numbered ones only."""
     add_revision(checkout, "9999ffffffff")
 
-    path = migrations.revision("By hand", autogenerate=False, url=template)
+    path = migrations.revision("By hand", autogenerate=False, url=ragstore_database)
 
     assert path is not None
     assert re.fullmatch(r"0002_[0-9a-f]{6}_by_hand\.py", path.name)

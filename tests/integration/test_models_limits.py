@@ -6,17 +6,14 @@ import json
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from pydantic import ValidationError
 from sqlalchemy import text
-from sqlalchemy.engine import URL
 from sqlalchemy.exc import DataError, IntegrityError, StatementError
 from sqlmodel import Session, SQLModel, select
 
 from ragstore.connection import DatabaseConnection
-from ragstore.database import clone_database, drop_database
 from ragstore.models import (
     Chunk,
     ChunkBase,
@@ -29,19 +26,19 @@ from ragstore.models import (
     EmbeddingSpace,
     EmbeddingSpaceBase,
 )
+from ragstore.testing.plugin import NewDatabase
 
 # Words of this kind fill a tsvector the fastest.
 HOSTILE = " ".join(f"h{n}.com/p{n}" for n in range(20_000))
 
 
 @pytest.fixture(scope="module")
-def connection(template: URL) -> Iterator[DatabaseConnection]:
+def connection(ragstore_new_database: NewDatabase) -> Iterator[DatabaseConnection]:
     """Give one database to the tests here: what they store, they roll back or may keep."""
-    url = template.set(database=f"ragstore_test_limits_{uuid4().hex[:8]}")
-    clone_database(template, url)
+    url = ragstore_new_database()
     with DatabaseConnection(url) as opened:
         yield opened
-    drop_database(url)
+    ragstore_new_database.drop(url)
 
 
 @pytest.fixture

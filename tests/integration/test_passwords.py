@@ -17,6 +17,9 @@ from ragstore.embedded import EmbeddedServer
 from ragstore.exceptions import AuthenticationFailed
 from ragstore.migrations import current, upgrade
 
+# They open connections to a server that the test kit does not know.
+pytestmark = pytest.mark.usefixtures("ragstore_server")
+
 ROLE = "rag_user"
 CHARACTERS = "@:/%$=# &?+\"'\\ü"
 PASSWORDS = [*(f"a{character}z" for character in CHARACTERS), f"all {CHARACTERS}", "${HOME}"]

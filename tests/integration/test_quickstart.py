@@ -140,6 +140,7 @@ def test_embedded(home: Path) -> None:
     assert list(answers(again.stdout)) == [EXCEPTION]
 
 
+@pytest.mark.usefixtures("ragstore_server")
 def test_joins_a_running_server(home: Path) -> None:
     """A server that runs already is joined and left running, whatever the terminal's encoding."""
     with EmbeddedServer(home / "data") as server:
