@@ -55,8 +55,15 @@ def workplace(tmp_path: Path) -> Path:
 
 def _environment(url: URL, root: Path = ROOT) -> dict[str, str]:
     text = url.render_as_string(hide_password=False)
+    kit = url.set(database="ragstore_pages_test").render_as_string(hide_password=False)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return {**os.environ, "DB_DATABASE_URL": text, "PATH": path, "PYTHONPATH": str(root)}
+    return {
+        **os.environ,
+        "DB_DATABASE_URL": text,
+        "DB_TEST_DATABASE_URL": kit,
+        "PATH": path,
+        "PYTHONPATH": str(root),
+    }
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
