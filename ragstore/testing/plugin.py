@@ -29,6 +29,10 @@ from ragstore.testing.fixtures import (  # noqa: F401 - pytest finds them here
     ragstore_settings,
     space_factory,
 )
+from ragstore.testing.migrations import (  # noqa: F401 - likewise
+    migration_histories,
+    migration_seed,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL

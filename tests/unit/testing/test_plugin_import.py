@@ -22,7 +22,13 @@ def test_the_plugin_imports_nothing_but_pytest() -> None:
         " file=sys.stderr)"
     )
     loaded = set(python("-c", code).split())
-    ours = {"ragstore", "ragstore.testing", "ragstore.testing.plugin", "ragstore.testing.fixtures"}
+    ours = {
+        "ragstore",
+        "ragstore.testing",
+        "ragstore.testing.plugin",
+        "ragstore.testing.fixtures",
+        "ragstore.testing.migrations",
+    }
     assert {name for name in loaded if name.partition(".")[0] == "ragstore"} == ours
     assert not loaded & {"sqlalchemy", "psycopg", "alembic", "sqlmodel", "environs", "numpy"}
 
