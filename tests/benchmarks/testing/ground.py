@@ -1,0 +1,120 @@
+"""What the benchmark runs on: a server of its own, and runs of pytest against it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+import ragstore
+from ragstore.driver import connect
+from ragstore.embedded import EmbeddedServer
+from ragstore.testing.server import TestServer
+
+PLUGIN = ("-p", "no:ragstore", "-p", "ragstore.testing.plugin")
+"""The plugin by its module, whether or not ragstore is installed with its entry point."""
+
+_CHECKOUT = Path(ragstore.__file__).parents[1]
+_OF_SETTINGS = ("DB_", "RAGSTORE_", "DATABASE_URL", "DATABASE_TEST_URL", "TEST_DATABASE_URL")
+# Kept out of the runs because they only take time there.
+_OTHERS = ("asyncio", "anyio", "hypothesispytest", "cov", "pytest_cov", "xdist", "cacheprovider")
+_POSTGRESQL = ("-p", "no:pytest_postgresql")
+
+
+@dataclass(frozen=True)
+class Ground:
+    """The server, a directory for test files, and who the machine is."""
+
+    server: TestServer
+    directory: Path
+    data: Path
+
+    @property
+    def url(self) -> str:
+        """Return the URL of the test database."""
+        return self.server.test_url.render_as_string(hide_password=False)
+
+    def described(self) -> list[str]:
+        """Return lines that say what the numbers were measured on."""
+        with closing(connect(self.server.url)) as connection:
+            settings = {
+                name: connection.execute(f"SHOW {name}").fetchone()
+                for name in ("fsync", "full_page_writes", "synchronous_commit", "shared_buffers")
+            }
+        shown = ", ".join(f"{name} {value[0]}" for name, value in settings.items() if value)
+        load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+        python = platform.python_version()
+        return [
+            f"{os.cpu_count()} CPUs, load {load}; Python {python}; {self.server.versions}",
+            f"data directory on {_filesystem(self.data)}; {shown}",
+        ]
+
+    def run(self, name: str, source: str, *arguments: str) -> float:
+        """Return the seconds that a run of pytest on one module takes, process and all.
+
+        The plugin is there if the arguments name it.
+        """
+        path = self.directory / f"test_{name}.py"
+        if not path.exists() or path.read_text() != source:
+            path.write_text(source)
+        options = [word for other in _OTHERS for word in ("-p", f"no:{other}")]
+        command = [sys.executable, "-m", "pytest", "-qq", "--rootdir", str(self.directory)]
+        begun = perf_counter()
+        done = subprocess.run(
+            [*command, *options, *arguments, str(path)],
+            cwd=self.directory,
+            env=_environment(),
+            capture_output=True,
+            text=True,
+        )
+        seconds = perf_counter() - begun
+        if done.returncode:
+            raise SystemExit(f"the run of {path.name} failed:\n{done.stdout}{done.stderr}")
+        return seconds
+
+    def run_kit(self, name: str, source: str) -> float:
+        """Return the seconds of a run that uses the test kit."""
+        return self.run(name, source, *PLUGIN, f"--ragstore-db={self.url}", *_POSTGRESQL)
+
+    def run_bare(self, name: str, source: str) -> float:
+        """Return the seconds of a run without the test kit."""
+        return self.run(name, source, "-p", "no:ragstore", *_POSTGRESQL)
+
+
+@contextmanager
+def prepared() -> Iterator[Ground]:
+    """Yield a ground in a temporary directory; the server stops at the end."""
+    with tempfile.TemporaryDirectory(prefix="ragstore-bench-") as directory:
+        root = Path(directory)
+        (root / "empty.env").touch()
+        for name in [name for name in os.environ if name.startswith(_OF_SETTINGS)]:
+            del os.environ[name]
+        os.environ["RAGSTORE_ENV_FILE"] = str(root / "empty.env")
+        # Python compiles once, as it does for packages that are installed.
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+        os.environ["PYTHONPYCACHEPREFIX"] = str(root / "bytecode")
+        (root / "tests").mkdir()
+        with EmbeddedServer(root / "data") as server:
+            yield Ground(TestServer.at(server.url("ragstore_test")), root / "tests", root / "data")
+
+
+def _environment() -> dict[str, str]:
+    paths = [str(_CHECKOUT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+def _filesystem(path: Path) -> str:
+    """Return the type of the file system that holds a path, where the system tells it."""
+    mounts = Path("/proc/self/mounts")
+    if not mounts.exists():
+        return "an unknown file system"
+    found = [line.split()[1:3] for line in mounts.read_text().splitlines()]
+    holding = [(len(at), kind) for at, kind in found if path.resolve().is_relative_to(at)]
+    return max(holding, default=(0, "an unknown file system"))[1]
