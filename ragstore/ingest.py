@@ -177,11 +177,12 @@ def _places(documents: Sequence[PreparedDocument]) -> list[tuple[str, int, Prepa
 
 # A document is unchanged if its hash is the same and no chunk lacks its vector in the space.
 _STORED = sql.SQL("""
-SELECT d.key, d.content_hash, %(space)s::bigint IS NOT NULL AND EXISTS (
-  SELECT FROM ragstore_chunk c
+SELECT d.key, d.content_hash, (
+  SELECT count(*) FROM ragstore_chunk c
   LEFT JOIN ragstore_embedding e ON e.collection_id = c.collection_id AND e.chunk_id = c.id
     AND e.space_id = %(space)s
-  WHERE c.collection_id = %(collection)s AND c.document_id = d.id AND e.chunk_id IS NULL)
+  WHERE c.collection_id = %(collection)s AND c.document_id = d.id AND c.language = %(language)s
+    AND (%(space)s::bigint IS NULL OR e.chunk_id IS NOT NULL))
 FROM ragstore_document d
 WHERE d.collection_id = %(collection)s AND d.key = ANY (%(keys)s)
 """)
@@ -226,11 +227,14 @@ def find_changed(
         {
             "collection": collection.id,
             "space": collection.space and collection.space.id,
+            "language": collection.language,
             "keys": [document.key for document in documents],
         },
     )
-    complete = {key: content_hash for key, content_hash, lacks_vector in rows if not lacks_vector}
-    return [each for each in documents if complete.get(each.key) != each.content_hash]
+    stored = {key: (content_hash, whole) for key, content_hash, whole in rows}
+    return [
+        each for each in documents if stored.get(each.key) != (each.content_hash, len(each.chunks))
+    ]
 
 
 def write(collection: CollectionInfo, batch: Batch) -> Operation[IngestReport]:

@@ -15,6 +15,7 @@ from sqlalchemy import ColumnElement, Float, bindparam
 from ragstore.content import check_text, flat_floats
 from ragstore.exceptions import (
     DimensionMismatch,
+    ImproperlyConfigured,
     InvalidName,
     InvalidVector,
     NonFiniteVector,
@@ -169,6 +170,14 @@ def pack_vectors(matrix: Matrix) -> list[bytes]:
 # --- operations --------------------------------------------------------------------------------
 
 
+def is_attached(partition: sql.Composable) -> sql.Composed:
+    """Return the condition that a table of that name is a partition of the embeddings."""
+    return sql.SQL(
+        "EXISTS (SELECT FROM pg_inherits WHERE inhrelid = to_regclass({})"
+        " AND inhparent = 'ragstore_embedding'::regclass)"
+    ).format(partition)
+
+
 def find_space(name: str) -> Operation[Space]:
     """Return the space of that name.
 
@@ -219,10 +228,11 @@ def insert_space(
 
 _LOCK_SPACE = sql.SQL("SELECT FROM ragstore_embedding_space WHERE id = %s FOR NO KEY UPDATE")
 _PARTITION_STATE = sql.SQL("""
-SELECT to_regclass(%s) IS NOT NULL, pg_has_role(relowner, 'USAGE'), current_user,
-  pg_get_userbyid(relowner)
+SELECT {is_attached}, to_regclass(%(partition)s) IS NOT NULL,
+  EXISTS (SELECT FROM ragstore_embedding_space WHERE id = %(id)s AND name = %(name)s),
+  pg_has_role(relowner, 'USAGE'), current_user, pg_get_userbyid(relowner)
 FROM pg_class WHERE oid = 'ragstore_embedding'::regclass
-""")
+""").format(is_attached=is_attached(sql.Placeholder("partition")))
 
 
 def create_partition(space: Space) -> Operation[None]:
@@ -232,11 +242,19 @@ def create_partition(space: Space) -> Operation[None]:
     behind one long reader, ``ATTACH`` only writers and other changes of the schema.
 
     Raises:
+        ImproperlyConfigured: this is not the database that has the space.
         PermissionDenied: the role does not own the tables.
         LockTimeout: another session held a lock for longer than LOCK_TIMEOUT.
     """
-    exists, is_owner, role, owner = (yield Query(_PARTITION_STATE, [space.partition]))[0]
-    if exists:
+    names = {"partition": space.partition, "id": space.id, "name": space.name}
+    state = (yield Query(_PARTITION_STATE, names))[0]
+    attached, _, is_known, is_owner, role, owner = state
+    if not is_known:
+        raise ImproperlyConfigured(
+            f"MIGRATION_DATABASE_URL (or migration_url=) leads to another database than"
+            f" DATABASE_URL: there is no space {space.name!r} in it. Nothing was changed there"
+        )
+    if attached:
         return
     if not is_owner:
         raise PermissionDenied(
@@ -247,10 +265,11 @@ def create_partition(space: Space) -> Operation[None]:
     yield Query(sql.SQL("SELECT set_config('lock_timeout', %s, true)"), [LOCK_TIMEOUT])
     # Two sessions may have found it missing at once: the second waits here, and then sees it.
     yield Query(_LOCK_SPACE, [space.id])
-    exists, *_ = (yield Query(_PARTITION_STATE, [space.partition]))[0]
-    if exists:
+    attached, is_there, *_ = (yield Query(_PARTITION_STATE, names))[0]
+    if attached:
         return
-    for statement in _partition_statements(space):
+    statements = _partition_statements(space)
+    for statement in statements[-1:] if is_there else statements:  # it was detached, not dropped
         yield Query(statement)
 
 

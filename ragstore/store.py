@@ -125,6 +125,8 @@ class Store:
         Works through ``documents`` in batches of about ``batch_size`` chunks, each one transaction
         by COPY. ``embed`` makes the vectors that chunks do not bring, outside the transaction.
         After an error the batches before it are stored and its own is not; to go on, ingest again.
+        A key that stands twice in one batch is refused; in two, the later document replaces the
+        earlier one.
 
         Raises:
             InvalidInput: a document cannot be stored: nothing of its batch was.

@@ -264,7 +264,9 @@ def _run(session: Session, operation: Generator[Query | Copy, Any, R]) -> R:
         while True:
             step: Any = operation.send(rows)
             statement = step.statement.as_string(None)
-            result = connection.exec_driver_sql(statement, tuple(step.parameters) or None)
+            given = step.parameters
+            parameters = given if isinstance(given, dict) else tuple(given)
+            result = connection.exec_driver_sql(statement, parameters or None)
             rows = [tuple(row) for row in result] if result.returns_rows else []
     except StopIteration as done:
         return cast("R", done.value)

@@ -82,3 +82,27 @@ def test_other_columns_leave_the_document_recognised(connection: DatabaseConnect
         session.commit()
 
     assert store.ingest("c", [SOURCE]).unchanged == 1
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM ragstore_chunk WHERE ordinal = 1",
+        "UPDATE ragstore_chunk SET language = 'simple' WHERE ordinal = 0",
+        "UPDATE ragstore_collection SET language = 'german'",
+    ],
+)
+def test_ingest_restores_what_sql_changed(connection: DatabaseConnection, statement: str) -> None:
+    """Chunks that are gone, or indexed in another language than the collection's, are rewritten."""
+    store = Store(connection)
+    store.create_collection("c")
+    store.ingest("c", [SOURCE])
+    with connection.transaction() as driver:
+        driver.execute(statement.encode())
+
+    assert store.ingest("c", [SOURCE]).updated == 1
+    assert store.ingest("c", [SOURCE]).unchanged == 1
+    with connection.session() as session:
+        chunks = session.exec(select(Chunk).order_by(Chunk.ordinal)).all()
+    assert [chunk.text for chunk in chunks] == ["one", "two"]
+    assert {chunk.language for chunk in chunks} == {store.collection("c").language}

@@ -14,6 +14,7 @@ from sqlalchemy.engine import URL
 
 from ragstore import DatabaseConnection, NewChunk, NewDocument, Store, exceptions, migrations
 from ragstore import space as spaces
+from ragstore.database import clone_database, drop_database
 from ragstore.driver import connect
 from ragstore.types import Metric
 
@@ -286,3 +287,35 @@ def test_language_of_ones_own_needs_schema(store: Store, connection: DatabaseCon
         store.create_collection(name, language=language)
         store.ingest(name, [NewDocument("a", ["die Häuser"])])
         assert [hit.text for hit in store.search(name, text="Haus")] == ["die Häuser"]
+
+
+def test_detached_partition_is_not_ready_and_is_attached_again(store: Store) -> None:
+    """A partition that was detached takes no vectors; create_space() attaches it, rows and all."""
+    space = store.create_space("s", model="m", dimensions=2)
+    store.create_collection("c", space="s")
+    store.ingest("c", [NewDocument("a", ["one"])], embed=lambda texts: [[1.0, 2.0]] * len(texts))
+    execute(store.connection, f"ALTER TABLE ragstore_embedding DETACH PARTITION {space.partition}")
+
+    assert not store.collection("c").is_ready
+    with pytest.raises(exceptions.SpaceNotReady):
+        store.search("c", vector=[1.0, 2.0])
+    store.create_space("s", model="m", dimensions=2, exists_ok=True)
+
+    assert [hit.document_key for hit in store.search("c", vector=[1.0, 2.0])] == ["a"]
+
+
+def test_space_is_made_in_its_own_database_only(
+    store: Store, database: URL, server_url: URL
+) -> None:
+    """A migration URL of another database is refused, and nothing is changed in that one."""
+    other = server_url.set(database=f"{database.database}_o")
+    clone_database(database, other)
+    try:
+        mixed = DatabaseConnection(database, migration_url=other)
+        with mixed, pytest.raises(exceptions.ImproperlyConfigured, match="MIGRATION_DATABASE_URL"):
+            Store(mixed).create_space("s", model="m", dimensions=2)
+        with DatabaseConnection(other) as there, there.transaction() as driver:
+            count = "SELECT count(*) FROM pg_inherits WHERE inhparent = %s::regclass"
+            assert driver.execute(count, ["ragstore_embedding"]).fetchall() == [(0,)]
+    finally:
+        drop_database(other)
