@@ -198,6 +198,8 @@ class _Sources:
         problems = _problems(given, loaded)
         if problems:
             raise ImproperlyConfigured(*problems)
+        if name == "MIGRATION_DATABASE_URL" and _follows(given):
+            return self.read("DATABASE_URL")
         value, legacy = _resolve(name, given, loaded)
         if legacy is not None:
             self._warn(name, legacy)
@@ -214,7 +216,7 @@ class _Sources:
         given, loaded = self._given(), self._loaded or environment.load()
         problems = _problems(given, loaded)
         values = {} if problems else {n: _resolve(n, given, loaded)[0] for n in _NAMES}
-        if values.get("MIGRATION_DATABASE_URL", "") is None:
+        if values and (_follows(given) or values["MIGRATION_DATABASE_URL"] is None):
             values["MIGRATION_DATABASE_URL"] = values["DATABASE_URL"]
         return values, problems
 
@@ -298,6 +300,11 @@ def _resolve(name: str, given: Mapping[str, object], loaded: Loaded) -> tuple[ob
     if found is None or (found.legacy and not _legacy_names(given, loaded)):
         return getattr(defaults, name), None
     return found.value, found.legacy
+
+
+def _follows(given: Mapping[str, object]) -> bool:
+    """Tell whether DATABASE_URL alone was overridden: what migrates must not be another one's."""
+    return "DATABASE_URL" in given and "MIGRATION_DATABASE_URL" not in given
 
 
 def _legacy_names(given: Mapping[str, object], loaded: Loaded) -> bool:

@@ -15,7 +15,7 @@ DATABASE_URL = None
 # The server on which tests make their databases. None: the test kit looks for another one.
 TEST_DATABASE_URL = None
 
-# The URL that migrates, and makes and removes embedding spaces: the tables' owner, connected
+# The URL that migrates, and makes embedding spaces: the tables' owner, connected
 # straight to the server where DATABASE_URL goes through a pooler. None: DATABASE_URL.
 MIGRATION_DATABASE_URL = None
 
@@ -51,7 +51,7 @@ STATEMENT_TIMEOUT = 0.0
 # How the connections are called in pg_stat_activity: 1 to 63 bytes, what Postgres keeps of it.
 APPLICATION_NAME = "ragstore"
 
-# Whether SQLAlchemy logs every statement.
+# Whether SQLAlchemy logs the statements of sessions; those of Store do not pass through it.
 ECHO = False
 
 # --- migrations --------------------------------------------------------------------------------

@@ -207,3 +207,17 @@ def test_classes_and_async_generators_are_refused() -> None:
     for target in (TestMethod, values):
         with pytest.raises(ImproperlyConfigured, match="decorates functions"):
             override_settings(POOL_SIZE=2)(target)
+
+
+def test_migration_url_follows_an_overridden_database_url(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Overriding DATABASE_URL alone never leaves migrations on the environment's database."""
+    monkeypatch.setenv("DB_DATABASE_URL", "postgresql://app/one")
+    monkeypatch.setenv("DB_MIGRATION_DATABASE_URL", "postgresql://owner/one")
+    with override_settings(DATABASE_URL="postgresql://app/two"):
+        assert settings.MIGRATION_DATABASE_URL.database == "two"
+        assert "owner" not in repr(settings)
+        with override_settings(MIGRATION_DATABASE_URL="postgresql://boss/two"):
+            assert settings.MIGRATION_DATABASE_URL.host == "boss"
+    assert settings.MIGRATION_DATABASE_URL.host == "owner"
