@@ -229,6 +229,18 @@ def downgrade(
 
 
 @migrate.command()
+def stamp(
+    revision: Annotated[str, typer.Argument(metavar="[REV]", help="What to record.")] = "head",
+) -> None:
+    """Record a revision and change nothing: for tables that create_all() made."""
+    from ragstore import migrations
+
+    before = migrations.current()
+    migrations.stamp(revision=revision)
+    _tell_move(before, migrations.current())
+
+
+@migrate.command()
 def current() -> None:
     """Show the revision that the database is at."""
     from ragstore import migrations

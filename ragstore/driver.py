@@ -116,6 +116,16 @@ _REFUSALS = (
 )
 
 
+_IS_IT_UP = "Is the server up, at the URL's host and port?"
+_REMEDIES = {
+    "53300": "Close connections, or let the role or the server have more of them",
+    "25P03": "The transaction did nothing for longer than the server allows: shorten it",
+    "57014": "It ran longer than STATEMENT_TIMEOUT allows, or somebody cancelled it:"
+    " DB_STATEMENT_TIMEOUT sets the limit",
+    "42704": "The database lacks what the statement names, such as a text search configuration",
+}
+
+
 @contextmanager
 def translate_errors(url: URL | None = None) -> Iterator[None]:
     """Raise the errors of psycopg, SQLAlchemy's around them and its pool's as ragstore's.
@@ -154,7 +164,7 @@ def _translated(
     if state is None or state.startswith("08") or state in _UNAVAILABLE:
         if state is None and not _is_connection_lost(driver):
             return QueryFailed(text)
-        return DatabaseUnavailable(f"{text}. Is the server up, at the URL's host and port?")
+        return DatabaseUnavailable(f"{text}. {_REMEDIES.get(state or '', _IS_IT_UP)}")
     if state.startswith("28"):
         return AuthenticationFailed(f"{text}. Check the user and the password of the URL")
     if state == "3D000":
@@ -168,7 +178,9 @@ def _translated(
         return LockTimeout(f"{text}. Another session holds the lock; try again", sqlstate=state)
     if state == "42P01" and _names_our_table(text):
         return SchemaMissing(f"{text}. Make the tables: ragstore migrate upgrade")
-    return QueryFailed(text, sqlstate=state)
+    return QueryFailed(
+        f"{text}. {_REMEDIES[state]}" if state in _REMEDIES else text, sqlstate=state
+    )
 
 
 def place_of(url: URL) -> str:

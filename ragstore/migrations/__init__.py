@@ -85,6 +85,9 @@ def upgrade(
 ) -> None:
     """Migrate forward to ``revision``, one transaction for each; do nothing if it is there.
 
+    With ``connection`` the caller ends the transaction; the migration lock is taken through a
+    connection of its own, to the URL of the connection's engine, and let go when this returns.
+
     ``sql`` takes the statements instead of the database.
 
     Raises:
@@ -125,6 +128,26 @@ def downgrade(
         command.downgrade(config, revision, sql=sql is not None)
 
 
+def stamp(
+    url: str | URL | None = None,
+    revision: str = "head",
+    *,
+    connection: Connection | None = None,
+) -> None:
+    """Record that the database is at ``revision``, and change nothing else.
+
+    For tables that ``create_all`` made, or a version table that was lost. Let ``check`` follow.
+
+    Raises:
+        RagstoreError: as in ``upgrade``.
+    """
+    config = make_config(url, connection=connection)
+    with _running():
+        from alembic import command
+
+        command.stamp(config, revision)
+
+
 def current(
     url: str | URL | None = None, *, connection: Connection | None = None
 ) -> tuple[str, ...]:
@@ -147,6 +170,9 @@ def history() -> list[Revision]:
 def check(url: str | URL | None = None, *, connection: Connection | None = None) -> None:
     """Return if the database is at the newest revision and its schema is the models'.
 
+    It sees what Alembic's autogenerate sees: tables, columns, types, defaults, indexes, unique and
+    foreign keys by name. A changed CHECK, primary key, index option or function escapes it.
+
     Raises:
         SchemaBehind: it is at an older revision, or at none.
         UnknownRevision: it is at one that this version of ragstore does not have.
@@ -168,7 +194,8 @@ def check(url: str | URL | None = None, *, connection: Connection | None = None)
             lines = "\n".join(f"  - {difference}" for difference in differences)
             raise SchemaDrift(
                 "The database is at the newest revision, but its schema is not the models'."
-                f" Write a revision (alembic revision --autogenerate) or undo by hand:\n{lines}",
+                " Undo by hand what was changed by hand; what ragstore's developers changed in the"
+                f" models needs a revision:\n{lines}",
                 differences=differences,
             ) from exc
 

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from alembic.migration import MigrationContext
 from alembic.util import CommandError
+from psycopg.errors import DuplicateTable
 from sqlalchemy import URL, Connection, Engine, create_engine, text
+from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.pool import NullPool
 from sqlmodel import SQLModel
 
@@ -24,6 +26,7 @@ from ragstore.driver import VERSION_TABLE, resolve_url, session_options, transla
 from ragstore.exceptions import (
     ImproperlyConfigured,
     LegacyVariableWarning,
+    MigrationError,
     RagstoreError,
     UnknownRevision,
 )
@@ -109,10 +112,26 @@ def connected(url: URL) -> Iterator[Connection]:
 def _run_on(context: EnvironmentContext, connection: Connection, url: URL) -> None:
     current = current_heads(connection)
     check_known(context.script, current)
-    with _lock_for(context, current, url):
+    with _lock_for(context, current, url), _explained(current):
         context.configure(connection=connection, **_our_options(context.config))
         with context.begin_transaction():
             context.run_migrations()
+
+
+@contextmanager
+def _explained(current: tuple[str, ...]) -> Iterator[None]:
+    """Say what to do where the first revision meets its own tables."""
+    try:
+        yield
+    except ProgrammingError as exc:
+        if current or not isinstance(exc.orig, DuplicateTable):
+            raise
+        raise MigrationError(
+            "The tables of ragstore are there, but no revision is recorded: create_all() made them,"
+            f" or {VERSION_TABLE} was lost. If they are as this version has them, record that:"
+            " `ragstore migrate stamp`, then `ragstore migrate check`; if not, drop them:"
+            " DatabaseConnection().drop_tables()"
+        ) from exc
 
 
 def migration_url(config: Config) -> URL:

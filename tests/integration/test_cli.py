@@ -7,13 +7,17 @@ import subprocess
 import sys
 
 import pytest
+from sqlalchemy import create_engine
 from sqlalchemy.engine import URL
+from sqlalchemy.pool import NullPool
+from sqlmodel import SQLModel
 from typer.testing import CliRunner, Result
 
 from ragstore import cli, migrations
 from ragstore.conf import settings
 from ragstore.connection import DatabaseConnection
 from ragstore.driver import connect
+from ragstore.models import TABLES
 
 HEAD = migrations.history()[0].id
 USAGE = 2  # what click exits with when the words of a command are wrong
@@ -67,6 +71,20 @@ def test_downgrade_by_one(migrated: URL) -> None:
     below = next(iter(migrations.history()[0].parents), "none")
 
     assert run("downgrade", "-1").stdout == f"from {HEAD} to {below}\n"
+
+
+def test_tables_of_create_all_are_stamped(empty: URL) -> None:
+    """Tables without a revision are not made again; what to do is said, and works."""
+    SQLModel.metadata.create_all(create_engine(empty, poolclass=NullPool), tables=TABLES)
+
+    refused = run("upgrade")
+    stamped = run("stamp")
+
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert "`ragstore migrate stamp`" in refused.stderr
+    assert stamped.stdout == f"from none to {HEAD}\n"
+    assert run("check").exit_code == 0
+    assert run("upgrade").stdout == f"at {HEAD} already\n"
 
 
 def test_downgrade_asks_where_to(migrated: URL) -> None:

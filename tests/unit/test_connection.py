@@ -201,8 +201,9 @@ def test_engine_options_win_over_the_settings() -> None:
         (state("57P01"), exceptions.DatabaseUnavailable, "Is the server up"),
         (state("57P02"), exceptions.DatabaseUnavailable, "Is the server up"),
         (state("57P03"), exceptions.DatabaseUnavailable, "Is the server up"),
-        (state("53300"), exceptions.DatabaseUnavailable, "Is the server up"),
-        (state("25P03"), exceptions.DatabaseUnavailable, "Is the server up"),
+        (state("53300"), exceptions.DatabaseUnavailable, "Close connections"),
+        (state("25P03"), exceptions.DatabaseUnavailable, "longer than the server allows"),
+        (state("57014"), exceptions.QueryFailed, "DB_STATEMENT_TIMEOUT"),
         (state("40P01"), exceptions.QueryFailed, "the reason"),
         (psycopg.OperationalError("the connection is closed"), exceptions.DatabaseUnavailable, ""),
         (

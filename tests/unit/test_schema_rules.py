@@ -36,9 +36,13 @@ GROWING = [table for table in TABLES if table.name not in REFERENCE]
 CONSTRAINTS = [
     pytest.param(constraint, id=str(constraint.name))
     for table in TABLES
-    for constraint in table.constraints
+    for constraint in sorted(table.constraints, key=lambda constraint: str(constraint.name))
 ]
-INDEXES = [pytest.param(index, id=str(index.name)) for table in TABLES for index in table.indexes]
+INDEXES = [
+    pytest.param(index, id=str(index.name))
+    for table in TABLES
+    for index in sorted(table.indexes, key=lambda index: str(index.name))
+]
 COLUMNS = [pytest.param(column, id=str(column)) for table in TABLES for column in table.columns]
 MODELS = [mapper.class_ for mapper in models.RagstoreModel._sa_registry.mappers]
 tables = pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
