@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,7 +58,11 @@ def server_url(ragstore_server: TestServer) -> URL:
 def _no_settings_of_the_machine(
     monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[None]:
-    """Keep the developer's own variables and .env file out of the tests."""
+    """Keep the developer's own variables and .env file out of the tests, and sys.path as it is.
+
+    Alembic puts the directory of an alembic.ini there, and leaves it.
+    """
+    monkeypatch.setattr(sys, "path", sys.path[:])
     for name in list(os.environ):
         if name.startswith(_OF_SETTINGS):
             monkeypatch.delenv(name)
