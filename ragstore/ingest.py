@@ -175,7 +175,8 @@ def _places(documents: Sequence[PreparedDocument]) -> list[tuple[str, int, Prepa
 
 # --- operations --------------------------------------------------------------------------------
 
-# A document is unchanged if its hash is the same and no chunk lacks its vector in the space.
+# A document is unchanged if its hash is the same and all its chunks are there, in the collection's
+# language and with their vectors in its space: a statement past the models may have changed that.
 _STORED = sql.SQL("""
 SELECT d.key, d.content_hash, (
   SELECT count(*) FROM ragstore_chunk c

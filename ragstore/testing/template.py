@@ -234,7 +234,9 @@ class Databases:
     def _make(self, create: Callable[[URL], object], *, numbered: bool = True) -> URL:
         """Make a database under the first name that nobody uses, its lock being held before."""
         self._sweep()
-        for name in self._candidates(numbered=numbered):
+        names = self._candidates(numbered=numbered)
+        while True:  # the candidates never end
+            name = next(names)
             if not self._try_lock(name):
                 continue  # of a process with the same id on another machine
             url = self.server.url.set(database=name)
@@ -249,7 +251,6 @@ class Databases:
             self._made.append(name)
             self._say(name, _CLONE)
             return url
-        raise AssertionError  # pragma: no cover - the candidates never end
 
     def _candidates(self, *, numbered: bool) -> Iterator[str]:
         if not numbered:
