@@ -70,6 +70,7 @@ class Constraint:
     deferrable: bool = False
     deferred: bool = False
     validated: bool = True
+    enforced: bool = True
     nulls_not_distinct: bool = False
     included: tuple[str, ...] = ()
     expression: str = ""
@@ -131,6 +132,20 @@ class Enum:
 
 
 @dataclass(frozen=True)
+class Domain:
+    """A domain; ``checks`` are (name, definition) pairs in the order of their names."""
+
+    schema: str | None
+    name: str
+    type: str
+    nullable: bool = True
+    default: str | None = None
+    collation: str | None = None
+    checks: tuple[tuple[str, str], ...] = ()
+    used_by: tuple[tuple[Name, str], ...] = ()
+
+
+@dataclass(frozen=True)
 class Routine:
     """A function by its name and argument types, as ``pg_get_functiondef`` prints it."""
 
@@ -144,12 +159,13 @@ class Routine:
 class Catalog:
     """The objects of a database, or of the models, that can be compared.
 
-    ``others`` are objects in the same schemas that were not read in full: views, foreign tables,
-    partitions, tables of extensions, in words, such as ``view active_items``.
+    ``others`` are objects in the same schemas that were not read: views, foreign tables and
+    partitions, in words, such as ``view active_items``. What extensions made is in neither.
     """
 
     tables: dict[Name, Table] = field(default_factory=dict)
     enums: dict[Name, Enum] = field(default_factory=dict)
+    domains: dict[Name, Domain] = field(default_factory=dict)
     sequences: dict[Name, Sequence] = field(default_factory=dict)
     routines: dict[tuple[str | None, str, tuple[str, ...]], Routine] = field(default_factory=dict)
     schemas: frozenset[str] = frozenset()

@@ -30,7 +30,7 @@ from ragstore.exceptions import (
     RagstoreError,
     UnknownRevision,
 )
-from ragstore.migrations.compare import comparison_options, only_ours
+from ragstore.migrations.options import comparison_options, only_ours
 from ragstore.migrations.lock import migration_lock
 from ragstore.url import DRIVER
 

@@ -26,7 +26,7 @@ from ragstore.exceptions import (
     SchemaBehind,
     UnknownRevision,
 )
-from ragstore.migrations.catalog import read_catalog
+from ragstore.testing.catalog import read_catalog
 from ragstore.models import TABLES
 
 HEAD = migrations.history()[0].id
