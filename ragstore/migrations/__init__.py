@@ -230,9 +230,9 @@ def configure_options(
 
     They make autogenerate compare everything that the catalog has, write revisions that run, and
     leave alone what none of your revisions made: the tables of ragstore, partitions, extensions'
-    tables, a DBA's index. docs/database/autogenerate.md says more. ``overrides`` replace single arguments; but an ``include_name`` or ``include_object`` of yours
-    can only leave out more, and a ``process_revision_directives`` of yours runs after ours. No
-    ``version_table`` is set: your history keeps its own.
+    tables, a DBA's index. ``overrides`` replace single arguments; but an ``include_name`` or
+    ``include_object`` of yours can only leave out more, and a ``process_revision_directives`` of
+    yours runs after ours. No ``version_table`` is set: your history keeps its own.
 
     Raises:
         MigrationError: the metadata has no tables: the models were not imported.

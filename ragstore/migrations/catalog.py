@@ -281,12 +281,14 @@ class _Reader:
     def _index(self, row: Row[Any]) -> facts.Index:
         table = self._tables[row.indrelid]
         schema = "" if table.schema is None else f"{self._quoted_schemas[table.schema]}."
-        body = row.definition[row.header :]
-        unique = "UNIQUE " if row.indisunique else ""
+        created = f"CREATE {'UNIQUE ' if row.indisunique else ''}INDEX {row.quoted} ON "
+        # The server always prints the schema here, and ONLY for a partitioned table.
+        target = f"{self._quoted[row.indrelid]} USING {row.method} ("
+        at = row.definition.index(f".{target}", len(created)) + len(f".{target}")
+        body = row.definition[at:]
         return facts.Index(
             name=row.relname,
-            definition=f"CREATE {unique}INDEX {row.quoted} ON {schema}{self._quoted[row.indrelid]}"
-            f" USING {row.method} ({self._text(body)}",
+            definition=f"{created}{schema}{target}{self._text(body)}",
             method=row.method,
             unique=row.indisunique,
             keys=self._texts(_keys(row.keys, body)),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import sqlalchemy as sa
 from alembic.autogenerate.api import AutogenContext
@@ -26,7 +26,8 @@ from ragstore.migrations import catalog, scratch
 from ragstore.migrations.facts import Catalog, Name
 from ragstore.migrations.objects import table_of
 from ragstore.migrations.owned import Owned, record
-from ragstore.migrations.plan import Context, Pair, Plan, make_plan
+from ragstore.migrations.plan import Accepts, Context, Pair, Plan, make_plan
+from ragstore.migrations.remarks import DROP_ALL, allowed_rules
 from ragstore.migrations.renames import Rename, renames
 from ragstore.migrations.scratch import Scratch
 from ragstore.migrations.spelling import spelled
@@ -39,9 +40,6 @@ PLUGIN = "ragstore"
 
 FOREIGN = "ragstore_foreign"
 """The attribute of the Config that gets the names of what was left alone."""
-
-DROP_ALL = "drop-all-tables"
-"""What ``-x allow=`` takes to drop every table."""
 
 
 def register() -> None:
@@ -113,7 +111,7 @@ class _Comparison:
             models=self._models,
             surplus=surplus,
             renames=renamed,
-            accepts=self._context.run_object_filters,
+            accepts=cast("Accepts", self._context.run_object_filters),
         )
         return make_plan(comparison, self._functions())
 
@@ -159,7 +157,8 @@ class _Comparison:
     ) -> None:
         kept = (self._owned.tables() & found.tables.keys()) - surplus
         if surplus and not kept and not any(each.kind == "table" for each in renamed):
-            if DROP_ALL in allowed(self._context.migration_context):
+            given = x_arguments(self._context.migration_context)
+            if DROP_ALL in allowed_rules(given):
                 return
             raise MigrationError(
                 f"Every table that this history made ({', '.join(sorted(n for _, n in surplus))})"
@@ -212,13 +211,11 @@ def describe(difference: Any) -> str:
     return str(difference)
 
 
-def allowed(context: MigrationContext) -> set[str]:
-    """Return the rules that the command line allows: ``-x allow=rule,rule``."""
+def x_arguments(context: MigrationContext) -> list[str]:
+    """Return what was given as ``-x name=value`` on the command line."""
     environment = context.environment_context
     options = environment.config.cmd_opts if environment is not None else None
-    given = [each.partition("=") for each in getattr(options, "x", None) or ()]
-    values = [value for name, _, value in given if name == "allow"]
-    return {rule.strip() for value in values for rule in value.split(",")}
+    return list(getattr(options, "x", None) or ())
 
 
 def _differences(upgrade_ops: UpgradeOps, plan: Plan) -> Iterator[Any]:

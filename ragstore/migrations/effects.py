@@ -233,12 +233,14 @@ def _of_ours(made: Made, op: Any) -> None:
     if op.verb in _SETS:
         attribute, adds = _SETS[op.verb]
         names: set[Any] = getattr(made, attribute)
-        (names.add if adds else names.discard)(str(name) if attribute == "schemas" else key)
+        (names.add if adds else names.discard)(str(name) if attribute in _BARE else key)
     elif op.verb in _VERBS:
         _VERBS[op.verb](made, op.schema, str(name), *rest)
 
 
+_BARE = ("schemas", "extensions")  # what is in no schema
 _SETS = {
+    "ensure_extension": ("extensions", True),
     "create_enum": ("enums", True),
     "replace_enum": ("enums", True),
     "drop_enum": ("enums", False),

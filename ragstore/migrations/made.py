@@ -79,6 +79,7 @@ class Made:
     sequences: set[Name] = field(default_factory=set)
     routines: set[Name] = field(default_factory=set)
     schemas: set[str] = field(default_factory=set)
+    extensions: set[str] = field(default_factory=set)
 
     def key(self, schema: str | None, name: str) -> Name:
         """Return what an object is known by."""

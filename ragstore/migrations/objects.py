@@ -69,6 +69,7 @@ _SIZED: dict[str, Callable[..., TypeEngine[Any]]] = {
     "bit": BIT,
 }
 _SIZE = re.compile(r"([a-z ]+)\((\d+)(?:,(\d+))?\)")
+_quote = postgresql.dialect(paramstyle="named").identifier_preparer.quote  # type: ignore[no-untyped-call]  # no annotations there
 _SIMPLE_NAME = re.compile(r'"?([^".]+)"?')
 _TIMESTAMP = re.compile(r"timestamp\((\d)\) with(out)? time zone")
 
@@ -98,8 +99,7 @@ def enum_type(enum: Enum) -> postgresql.ENUM:
 
 def printed(schema: str | None, name: str) -> str:
     """Return a name as the server prints it, quoted where it must be."""
-    quote = postgresql.dialect().identifier_preparer.quote
-    return ".".join(quote(part) for part in (schema, name) if part is not None)
+    return ".".join(_quote(part) for part in (schema, name) if part is not None)
 
 
 def column_of(column: Column, enums: Enums, *, is_key: bool = False) -> sa.Column[Any]:

@@ -92,9 +92,6 @@ SELECT x.indrelid, i.relname, quote_ident(i.relname) AS quoted, m.amname AS meth
   pg_get_indexdef(x.indexrelid) AS definition, i.reloptions AS options,
   ARRAY(SELECT pg_get_indexdef(x.indexrelid, place, false)
     FROM generate_series(1, x.indnkeyatts) place ORDER BY place) AS keys,
-  length(format('CREATE %sINDEX %I ON %s%I.%I USING %I (',
-    CASE WHEN x.indisunique THEN 'UNIQUE ' END, i.relname,
-    CASE i.relkind WHEN 'I' THEN 'ONLY ' END, n.nspname, c.relname, m.amname)) AS header,
   pg_get_expr(x.indpred, x.indrelid) AS predicate,
   ARRAY(SELECT DISTINCT d.refobjsubid FROM pg_depend d
     WHERE d.classid = 'pg_class'::regclass AND d.objid = x.indexrelid
@@ -103,8 +100,6 @@ SELECT x.indrelid, i.relname, quote_ident(i.relname) AS quoted, m.amname AS meth
 FROM pg_index x
 JOIN pg_class i ON i.oid = x.indexrelid
 JOIN pg_am m ON m.oid = i.relam
-JOIN pg_class c ON c.oid = x.indrelid
-JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE x.indrelid = ANY (CAST(:tables AS oid[])) AND NOT EXISTS (SELECT FROM pg_constraint k
   WHERE k.conindid = x.indexrelid AND k.conrelid = x.indrelid AND k.contype IN ('p', 'u', 'x'))
 ORDER BY x.indrelid, i.relname
@@ -143,3 +138,31 @@ SELECT ARRAY(SELECT nspname FROM pg_namespace
     WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'),
   ARRAY(SELECT extname FROM pg_extension)
 """)
+
+# The extensions whose types, operator classes and functions the objects of some schemas use. The
+# type of an array is its element's. Without MATERIALIZED the joins are misjudged, and take minutes.
+USED_EXTENSIONS = """
+WITH spaces AS MATERIALIZED (
+  SELECT oid FROM pg_namespace WHERE nspname = ANY (CAST(:schemas AS text[]))),
+relations AS MATERIALIZED (
+  SELECT oid FROM pg_class WHERE relnamespace IN (SELECT oid FROM spaces)),
+own AS MATERIALIZED (
+  SELECT 'pg_class'::regclass::oid AS classid, oid AS objid FROM relations
+  UNION ALL SELECT 'pg_attrdef'::regclass, oid FROM pg_attrdef
+    WHERE adrelid IN (SELECT oid FROM relations)
+  UNION ALL SELECT 'pg_constraint'::regclass, oid FROM pg_constraint
+    WHERE conrelid IN (SELECT oid FROM relations)
+  UNION ALL SELECT 'pg_type'::regclass, oid FROM pg_type
+    WHERE typnamespace IN (SELECT oid FROM spaces)
+  UNION ALL SELECT 'pg_proc'::regclass, oid FROM pg_proc
+    WHERE pronamespace IN (SELECT oid FROM spaces)),
+used AS MATERIALIZED (
+  SELECT DISTINCT d.refclassid, coalesce(t.typelem, d.refobjid) AS refobjid
+  FROM own JOIN pg_depend d ON d.classid = own.classid AND d.objid = own.objid
+  LEFT JOIN pg_type t ON d.refclassid = 'pg_type'::regclass AND t.oid = d.refobjid
+    AND t.typcategory = 'A'),
+members AS MATERIALIZED (
+  SELECT m.classid, m.objid, e.extname FROM pg_depend m JOIN pg_extension e ON e.oid = m.refobjid
+  WHERE m.refclassid = 'pg_extension'::regclass AND m.deptype = 'e')
+SELECT DISTINCT extname FROM used JOIN members ON classid = refclassid AND objid = refobjid
+"""

@@ -38,6 +38,7 @@ def statements(table: Table, schema: str) -> Iterator[str]:
 def renaming(table: Table, schema: str, renames: Iterable[Rename]) -> Iterator[str]:
     """Yield what renames a table that was made in a schema, and what is in it."""
     name = f"{quoted_name(schema)}.{quoted_name(table.name)}"
+    keys = {key.name for key in table.constraints.values() if key.kind == "f"}  # are not made
     # The table comes last: the others name it by its old name.
     for each in sorted(renames, key=lambda rename: rename.kind == "table"):
         if each.table == table.key:
@@ -46,7 +47,7 @@ def renaming(table: Table, schema: str, renames: Iterable[Rename]) -> Iterator[s
                 yield f"ALTER INDEX {quoted_name(schema)}.{old} RENAME TO {new}"
             elif each.kind == "table":
                 yield f"ALTER TABLE {name} RENAME TO {new}"
-            else:
+            elif each.kind == "column" or each.old not in keys:
                 yield f"ALTER TABLE {name} RENAME {each.kind} {old} TO {new}"
 
 

@@ -44,6 +44,9 @@ _STOP_USING = "release code that does not use it first; run this afterwards."
 
 _NO_OTHER = "there is no other way; run it while nobody waits for the table."
 
+DROP_ALL = "drop-all-tables"
+"""Not a remark: what must be allowed before a revision may drop every table of the history."""
+
 ONLINE = {
     "adding-field-with-default": _BATCHES,
     "adding-foreign-key-constraint": _NOT_VALID,
@@ -120,7 +123,7 @@ def allowed_rules(x_arguments: Sequence[str]) -> set[str]:
     """
     given = [each.removeprefix("allow=") for each in x_arguments if each.startswith("allow=")]
     rules = {rule.strip() for each in given for rule in each.split(",") if rule.strip()}
-    unknown = sorted(rules - ONLINE.keys())
+    unknown = sorted(rules - ONLINE.keys() - {DROP_ALL})
     if unknown:
         raise MigrationError(
             f"-x allow={unknown[0]}: there is no such rule. Known are: {', '.join(sorted(ONLINE))}"

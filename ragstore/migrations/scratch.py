@@ -23,7 +23,7 @@ from sqlalchemy import Connection, MetaData, Table, text
 from sqlalchemy.exc import DBAPIError
 
 from ragstore.exceptions import CouldNotCompare
-from ragstore.migrations import catalog, diagnosis, facts, rebuild
+from ragstore.migrations import catalog, diagnosis, facts, queries, rebuild
 from ragstore.migrations.facts import Catalog, Name
 from ragstore.migrations.making import Maker
 from ragstore.migrations.parts import Parts, collect, is_unlogged
@@ -48,29 +48,6 @@ SELECT set_config('check_function_bodies', 'off', true),
 """)
 _TEMPORARY_SCHEMA = text("SELECT nspname FROM pg_namespace WHERE oid = pg_my_temp_schema()")
 _EXTENSIONS = text("SELECT extname FROM pg_extension")
-# What the objects of some schemas depend on: the type of an array is its element's.
-_USED_EXTENSIONS = text("""
-WITH relations AS (
-  SELECT oid FROM pg_class WHERE relnamespace::regnamespace::text = ANY (:schemas)),
-own AS (
-  SELECT 'pg_class'::regclass AS classid, oid FROM relations
-  UNION ALL SELECT 'pg_attrdef'::regclass, oid FROM pg_attrdef
-    WHERE adrelid IN (SELECT oid FROM relations)
-  UNION ALL SELECT 'pg_constraint'::regclass, oid FROM pg_constraint
-    WHERE conrelid IN (SELECT oid FROM relations)
-  UNION ALL SELECT 'pg_type'::regclass, oid FROM pg_type
-    WHERE typnamespace::regnamespace::text = ANY (:schemas)
-  UNION ALL SELECT 'pg_proc'::regclass, oid FROM pg_proc
-    WHERE pronamespace::regnamespace::text = ANY (:schemas))
-SELECT DISTINCT e.extname
-FROM own
-JOIN pg_depend d ON d.classid = own.classid AND d.objid = own.oid
-LEFT JOIN pg_type t ON d.refclassid = 'pg_type'::regclass AND t.oid = d.refobjid
-  AND t.typcategory = 'A'
-JOIN pg_depend m ON m.classid = d.refclassid AND m.objid = coalesce(t.typelem, d.refobjid)
-  AND m.refclassid = 'pg_extension'::regclass AND m.deptype = 'e'
-JOIN pg_extension e ON e.oid = m.refobjid
-""")
 
 
 @contextmanager
@@ -101,6 +78,7 @@ class Scratch:
         self._made = 0
         self._temporary = False
         self._parts = Parts()
+        self._copy = Catalog()
         self._twins: dict[str, str] = {}  # the scratch schema of each real one
 
     # --- the models ----------------------------------------------------------------------------
@@ -131,8 +109,17 @@ class Scratch:
             schemas=schemas,
             temporary=self._temporary,
         )
-        _refuse(self._maker.run(made))
-        return self._asked(self._read_models(self._renamed_back()))
+        hint = f"; no function is found in the temporary schema: {_CREATE}"
+        _refuse(
+            [
+                problem + hint if self._temporary and ": function " in problem else problem
+                for problem in self._maker.run(made)
+            ]
+        )
+        copy = self._read_models(self._renamed_back())
+        tables = {name: self._as_modelled(table) for name, table in copy.tables.items()}
+        self._copy = replace(copy, tables=tables)
+        return self._asked(self._copy)
 
     def read(self, schemas: Iterable[str | None] | None = None) -> Catalog:
         """Return what is in the database itself: in the models' schemas, or in those named.
@@ -141,7 +128,7 @@ class Scratch:
         """
         wanted = [None, *self._parts.schemas] if schemas is None else schemas
         names = {name or self._default: self._name_of(name) for name in wanted}
-        found = catalog.read(self._connection, names, path=self._own)
+        found = catalog.read(self._connection, names, path=self._path_of_database())
         ours = set(self._twins.values())
         return replace(found, extensions=self._extensions, schemas=found.schemas - ours)
 
@@ -159,17 +146,18 @@ class Scratch:
         Their text is read and printed once more, as by a dump and restore: two spellings that
         differ before may be equal then.
         """
-        sources = [found.tables[name] for name in tables]
-        path = [*self._own, _TEMPORARY] if self._temporary else self._own
-        return self._rebuilt(sources, renames, path, {})
+        path = self._path_of_database()
+        built = self._once_more([found.tables[name] for name in tables], renames, path, {})
+        return self._restored(found, tables, renames, built)
 
     def rebuild_models(self, tables: Collection[Name]) -> dict[Name, facts.Table]:
         """Return tables of the models with their text read and printed once more."""
-        models = self._read_models({})
-        sources = [models.tables[name] for name in tables]
-        return self._rebuilt(sources, [], self._path_of_models(), self._renamed_back())
+        raw = self._read_models({}).tables  # its text names the scratch schemas, as it must here
+        path = self._path_of_models()
+        built = self._once_more([raw[name] for name in tables], [], path, self._renamed_back())
+        return self._restored(self._copy, tables, [], built)
 
-    def _rebuilt(
+    def _once_more(
         self,
         sources: Sequence[facts.Table],
         renames: Collection[Rename],
@@ -193,13 +181,26 @@ class Scratch:
             made = [Statement(step.replace("%", "%%"), step.partition("(")[0]) for step in steps]
             _refuse(self._maker.run(made))
             names = rebuild.NewNames.of(renames)
-            new = {names.table(source.key): source for source in sources}
-            built = self._read_twins(schemas, path, rename, [*new]).tables
+            new = [names.table(source.key) for source in sources]
+            built = self._read_twins(schemas, path, rename, new).tables
             savepoint.rollback()
+        return built
+
+    def _restored(
+        self,
+        source: Catalog,
+        tables: Iterable[Name],
+        renames: Collection[Rename],
+        built: Mapping[Name, facts.Table],
+    ) -> dict[Name, facts.Table]:
+        """Return what was built, with the facts that its source has beside the text."""
+        sources = [source.tables[name] for name in tables]
+        names = rebuild.NewNames.of(renames)
         quoted = catalog.quoted(self._connection, rebuild.names_in(sources, renames))
+        new = {names.table(each.key): each for each in sources}
         return {
-            name: rebuild.restored(source, built[name], names, quoted.__getitem__)
-            for name, source in new.items()
+            name: rebuild.restored(each, built[name], names, quoted.__getitem__)
+            for name, each in new.items()
         }
 
     # --- schemas and paths ---------------------------------------------------------------------
@@ -233,6 +234,10 @@ class Scratch:
             path += [self._twins.get(schema, schema), schema]
         return list(dict.fromkeys(path))
 
+    def _path_of_database(self) -> list[str]:
+        """Return the search path; unless it says otherwise, what is temporary is found first."""
+        return [*self._own, _TEMPORARY] if self._temporary else self._own
+
     def _search(self, path: Sequence[str]) -> None:
         quoted = ", ".join(map(catalog.quoted_name, path))
         setting = text("SELECT set_config('search_path', :path, true)")
@@ -242,7 +247,7 @@ class Scratch:
         """Return the real schema of each scratch one, which text may still name."""
         if self._temporary:
             schema = self._connection.scalar(_TEMPORARY_SCHEMA)
-            return {} if schema is None else {schema: self._default}
+            return {_TEMPORARY: self._default, str(schema): self._default}
         return {twin: name for name, twin in self._twins.items()}
 
     # --- reading -------------------------------------------------------------------------------
@@ -273,11 +278,7 @@ class Scratch:
         schemas = {name[0] for name in parts.asked_tables | parts.asked_types}
         return replace(
             made,
-            tables={
-                name: self._as_modelled(table)
-                for name, table in made.tables.items()
-                if name in parts.asked_tables
-            },
+            tables={name: each for name, each in made.tables.items() if name in parts.asked_tables},
             enums={name: each for name, each in made.enums.items() if self._is_asked(name)},
             domains={name: each for name, each in made.domains.items() if self._is_asked(name)},
             sequences={
@@ -302,7 +303,8 @@ class Scratch:
 
     def _used_extensions(self) -> frozenset[str]:
         schemas = [*self._renamed_back()]
-        used = self._connection.scalars(_USED_EXTENSIONS, {"schemas": schemas})
+        query = text(queries.USED_EXTENSIONS)
+        used = self._connection.scalars(query, {"schemas": schemas})
         return frozenset({*used, *self._parts.extensions})
 
     # --- the temporary schema ------------------------------------------------------------------

@@ -8,7 +8,7 @@ its own, and SQLAlchemy's ``text()`` mixes them up: a ``%`` would be doubled in 
 from __future__ import annotations
 
 import re
-from typing import Any, cast
+from typing import Any
 
 from sqlalchemy import ColumnElement
 from sqlalchemy.ext.compiler import compiles
@@ -38,7 +38,7 @@ class Expression(ColumnElement[Any]):
 @compiles(Expression)
 def _compile(element: Expression, compiler: Any, **_options: Any) -> str:
     if compiler.statement is not element:  # a part of a statement
-        return cast("str", element.sql.replace("%", "%%"))
+        return element.sql.replace("%", "%%")
     # By itself: Alembic is writing it into a file.
     return element.sql if element.is_key else _BIND.sub(r"\\:\1", element.sql)
 

@@ -158,6 +158,9 @@ class _Compiler:
             if referred in self._parts.tables:
                 needs = frozenset({table_key(table, self._default), referred})
                 yield self._statement(_AddForeignKey(key), subject, needs)
+                if key.comment is not None:
+                    comment = SetConstraintComment(key)
+                    yield self._statement(comment, f"comment on {subject}", needs)
 
     def _statement(
         self,
@@ -207,5 +210,5 @@ def _comments(table: Table) -> Iterator[tuple[ExecutableDDLElement, str]]:
         if column.comment is not None:
             yield SetColumnComment(column), f"column {column.name}"
     for constraint in table.constraints:
-        if constraint.comment is not None:
+        if constraint.comment is not None and not isinstance(constraint, ForeignKeyConstraint):
             yield SetConstraintComment(constraint), f"constraint {constraint.name}"

@@ -6,17 +6,15 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import count
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
+import psycopg
 from psycopg import sql
 from sqlalchemy import URL, Engine, create_engine
 from sqlalchemy.pool import NullPool
 
 from ragstore.driver import connect
 from ragstore.exceptions import RagstoreError
-
-if TYPE_CHECKING:
-    from typing_extensions import LiteralString
 
 OWNER = "matrix_owner"
 """The role of rows that own their database and have no other rights."""
@@ -103,8 +101,8 @@ class Bench:
         return self._admin.execute(_AVAILABLE).fetchall()
 
     def _run(self, statement: str, *names: str) -> None:
-        text = sql.SQL(cast("LiteralString", statement))
-        self._admin.execute(text.format(*map(sql.Identifier, names)))
+        quoted = [sql.Identifier(name).as_string() for name in names]
+        self._admin.execute(statement.format(*quoted).encode())
 
 
 _AVAILABLE = "SELECT name, default_version FROM pg_available_extensions"
@@ -132,7 +130,8 @@ WHERE typnamespace = 'public'::regnamespace AND typelem = 0 AND typtype IN ('e',
 """
 _NEXT = f"""
 SELECT name FROM ({_OBJECTS}) AS found (name, class, oid) WHERE NOT EXISTS (
-  SELECT FROM pg_depend d WHERE d.classid = class AND d.objid = found.oid AND d.deptype = 'e')
+  SELECT FROM pg_depend d WHERE d.classid = class AND d.objid = found.oid
+    AND (d.deptype = 'e' OR d.deptype = 'i' AND d.refobjid <> d.objid))
 """
 _EMPTY = f"""
 DO $$
@@ -153,5 +152,5 @@ def _emptied(url: URL) -> bool:
         with connect(url, autocommit=True) as connection:
             connection.execute(_EMPTY.encode())
             return connection.execute(_NEXT.encode()).fetchone() is None
-    except RagstoreError:
+    except (RagstoreError, psycopg.Error):
         return False

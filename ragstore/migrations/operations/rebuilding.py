@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from alembic.operations import Operations
 
+from ragstore.exceptions import MigrationError
 from ragstore.migrations.operations.base import quoted, run, select
 
 # Each query has the table and the column as its parameters. A table's own constraints fall with
@@ -91,9 +92,15 @@ def rebuild(operations: Operations, table: str, column: str, expression: str) ->
 
     ``table`` is quoted. The column becomes the last one. What is outside of tables, such as a
     view, is not dropped: the server refuses then, and names it.
+
+    Raises:
+        MigrationError: there is no such column.
     """
     connection = operations.get_bind()
-    [(kind, generated, is_not_null)] = select(connection, _COLUMN, table, column)
+    found = select(connection, _COLUMN, table, column)
+    if not found:
+        raise MigrationError(f"The table {table} has no column {column}, or is not there itself")
+    [(kind, generated, is_not_null)] = found
     again = select(connection, _AGAIN, table, column)
     for (statement,) in select(connection, _FOREIGN_KEYS, table, column):
         run(operations, statement)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ragstore.migrations.plan.columns import compare_columns, replaced_columns
-from ragstore.migrations.plan.context import Context, Pair
+from ragstore.migrations.plan.columns import (
+    compare_columns,
+    refreshed_columns,
+    replaced_columns,
+)
+from ragstore.migrations.plan.context import Accepts, Context, Pair
 from ragstore.migrations.plan.keys import compare_foreign_keys, compare_keys
 from ragstore.migrations.plan.renamed import rename
 from ragstore.migrations.plan.steps import Difference, Phase, Plan
@@ -15,10 +19,10 @@ from ragstore.migrations.plan.tables import (
     drop_tables,
     replace_partitioned,
 )
-from ragstore.migrations.plan.types import compare_types
+from ragstore.migrations.plan.types import compare_types, ensure_extensions
 from ragstore.types import Function
 
-__all__ = ["Context", "Difference", "Pair", "Phase", "Plan", "make_plan"]
+__all__ = ["Accepts", "Context", "Difference", "Pair", "Phase", "Plan", "make_plan"]
 
 
 def make_plan(context: Context, functions: Mapping[str, Function]) -> Plan:
@@ -29,6 +33,7 @@ def make_plan(context: Context, functions: Mapping[str, Function]) -> Plan:
     pairs = [pair for key, pair in context.pairs.items() if key not in anew]
     for pair in pairs:
         context.replaced[pair.key] = replaced_columns(context, pair)
+        context.refreshed[pair.key] = refreshed_columns(pair)
     for pair in pairs:
         compare_columns(context, pair)
         compare_keys(context, pair)
@@ -37,4 +42,5 @@ def make_plan(context: Context, functions: Mapping[str, Function]) -> Plan:
     drop_tables(context, context.surplus | anew)
     for pair in pairs:
         compare_foreign_keys(context, pair)
+    ensure_extensions(context)
     return context.plan

@@ -18,6 +18,7 @@ from ragstore.migrations.operations import (
     ConvertColumnOp,
     DropColumnOp,
     DropGeneratedOp,
+    Remark,
     RenameColumnOp,
     RequireDecisionOp,
     RestoreColumnOp,
@@ -25,7 +26,7 @@ from ragstore.migrations.operations import (
     SetNumberingOp,
 )
 from ragstore.migrations.operations.numbering import Numbering
-from ragstore.migrations.plan.context import Context, Pair
+from ragstore.migrations.plan.context import Context, Pair, shape_of_column
 from ragstore.migrations.plan.steps import Difference, Phase, changed, place
 
 _VALUE = ("type", "generated", "default", "identity", "serial", "sequence", "collation")
@@ -46,6 +47,17 @@ def replaced_columns(context: Context, pair: Pair) -> set[str]:
         and any(mentions(pair.found.columns[name].default, other) for other in moved - {name})
     }
     return gone | anew | computed
+
+
+def refreshed_columns(pair: Pair) -> set[str]:
+    """Return the stored generated columns that become plain ones, as only they can in place."""
+    return {
+        name
+        for name, column in pair.found.columns.items()
+        if column.generated == "s"
+        and name in pair.wanted.columns
+        and not pair.wanted.columns[name].generated
+    }
 
 
 def compare_columns(context: Context, pair: Pair) -> None:
@@ -137,7 +149,7 @@ def _add(context: Context, pair: Pair, column: Column) -> None:
             f"{place(pair.key, column.name)} is new and NOT NULL, without a default: what is its"
             " value in the rows that are there?"
         )
-        advice = f'op.execute("UPDATE {printed(*pair.key)} SET {name} = …")'
+        advice = f'op.execute("UPDATE {printed(*pair.key)} SET {name} = …")'  # noqa: S608 - for people
         steps = (
             _adding(context, pair, loose),
             _decision(pair.key, question, f"{name} IS NULL", advice),
@@ -149,6 +161,14 @@ def _add(context: Context, pair: Pair, column: Column) -> None:
 def _drop(context: Context, pair: Pair, column: Column) -> None:
     difference = _difference(pair.key, column, "is not in the models")
     phase = Phase.DROP_GENERATED if column.generated else Phase.DROP_COLUMNS
+    for name, other in pair.wanted.columns.items():
+        if name not in pair.found.columns and shape_of_column(other) == shape_of_column(column):
+            words = (
+                f"{column.name} goes and {name} comes, of the same type. If it was renamed, say so"
+                f' in the model, info={{"renamed_from": "{column.name}"}}, and write this revision'
+                " again: as it stands, the values are lost."
+            )
+            context.plan.follow((phase, Remark(words)))
     context.plan.add(difference, (phase, _dropping(context, pair, column)))
 
 
@@ -160,7 +180,8 @@ def _compare(context: Context, pair: Pair, name: str, *, is_replaced: bool) -> N
     if is_same and not is_replaced:
         return
     difference = _difference(pair.key, wanted, _what_differs(pair, found, wanted))
-    if is_replaced and (found.generated or wanted.generated):
+    is_computed_at_read = found.generated == "v" and not wanted.generated
+    if is_replaced and (found.generated or wanted.generated) and not is_computed_at_read:
         steps = _regenerated(context, pair, found, wanted)
     elif is_replaced:
         steps = [(Phase.COLUMNS, step) for step in _expanded(context, pair, found, wanted)]
@@ -222,7 +243,7 @@ def _expanded(
         f"{place(pair.key, found.name)} is {found.type} and becomes {wanted.type}: how are its"
         " values made anew?"
     )
-    advice = f'op.execute("UPDATE {printed(schema, table)} SET {new} = …")'
+    advice = f'op.execute("UPDATE {printed(schema, table)} SET {new} = …")'  # noqa: S608 - for people
     steps: list[MigrateOperation] = [
         _adding(context, pair, beside),
         _decision(pair.key, question, missing, advice),
@@ -241,10 +262,10 @@ def _altered(
     name = wanted.name
     steps: list[tuple[Phase, MigrateOperation]] = []
     if wanted.generated and not pair.same_column(name, "default"):
-        operation = SetGeneratedOp(
+        regenerate = SetGeneratedOp(
             pair.key[1], name, wanted.default or "", schema=pair.key[0], existing=found.default
         )
-        steps.append((Phase.GENERATED, operation))
+        steps.append((Phase.GENERATED, regenerate))
     if found.generated and not wanted.generated:
         operation = DropGeneratedOp(
             pair.key[1], column_of(found, context.found.enums), schema=pair.key[0]
@@ -254,7 +275,7 @@ def _altered(
     changes = _changes(pair, found, wanted)
     steps += [(Phase.COLUMNS, step) for step in _guards(context, pair, found, wanted, changes)]
     if changes:
-        steps += [(Phase.COLUMNS, step) for step in _steps(context, pair, found, wanted, changes)]
+        steps += _steps(context, pair, found, wanted, changes)
     if (_how(found), _sequence(found)) != (_how(wanted), _sequence(wanted)):
         # After the type: Postgres lets an identity's sequence follow it.
         steps.append((Phase.COLUMNS, _numbering(pair, found, wanted)))
@@ -285,7 +306,7 @@ def _guards(
     guards: list[MigrateOperation] = []
     if "nullable" in changes and found.nullable:
         question = f"{where} becomes NOT NULL: what is its value in the rows that have none?"
-        advice = f'op.execute("UPDATE {printed(*pair.key)} SET {name} = … WHERE {name} IS NULL")'
+        advice = f'op.execute("UPDATE {printed(*pair.key)} SET {name} = … WHERE {name} IS NULL")'  # noqa: S608 - for people
         guards.append(_decision(pair.key, question, f"{name} IS NULL", advice))
     change = _conversion(context, found, wanted) if "type" in changes else None
     if change and change.lost:
@@ -298,16 +319,19 @@ def _guards(
 
 def _steps(
     context: Context, pair: Pair, found: Column, wanted: Column, changes: set[str]
-) -> list[MigrateOperation]:
+) -> list[tuple[Phase, MigrateOperation]]:
     """Return the alterations; a default that the new type may not take is dropped before."""
-    if "type" not in changes or found.default is None or found.type == wanted.type:
-        return [_alter(context, pair, found, wanted, changes)]
+    is_enum = found.type.removesuffix("[]") in context.converted and "default" in changes
+    is_other = "type" in changes and found.type != wanted.type
+    if found.default is None or not (is_enum or is_other):
+        return [(Phase.COLUMNS, _alter(context, pair, found, wanted, changes))]
     bare = replace(found, default=None)
     later = changes - {"default"} if wanted.default is None else changes | {"default"}
-    return [
-        _alter(context, pair, found, bare, {"default"}),
-        _alter(context, pair, bare, wanted, later),
-    ]
+    before = Phase.DROP_GENERATED if is_enum else Phase.COLUMNS  # an enum's values come between
+    steps = [(before, _alter(context, pair, found, bare, {"default"}))]
+    if later:
+        steps.append((Phase.COLUMNS, _alter(context, pair, bare, wanted, later)))
+    return steps
 
 
 def _alter(

@@ -47,9 +47,7 @@ class Pair:
 
     def same(self, read: Callable[[Table], Any]) -> bool:
         """Tell whether ``read`` gives the same of both tables, in either form."""
-        return read(self.found) == read(self.wanted) or (
-            read(self.found_form) == read(self.wanted_form)
-        )
+        return any(read(old) == read(new) for old, new in self._forms())
 
     def same_column(self, name: str, *parts: str) -> bool:
         """Tell whether those attributes of a column are the same."""
@@ -95,8 +93,14 @@ class Context:
     """The unique indexes, and indexes behind constraints, that go or are made anew."""
     replaced: dict[Name, set[str]] = field(default_factory=dict)
     """The columns of each table that are dropped, or dropped and made anew."""
+    refreshed: dict[Name, set[str]] = field(default_factory=dict)
+    """The columns of each table that stay in an upgrade, and that its downgrade makes anew."""
     converted: set[str] = field(default_factory=set)
     """The enumerated types, as they are printed, that are replaced by others of their names."""
+
+    def falling(self, table: Name) -> set[str]:
+        """Return the columns that what mentions them falls with, in either direction."""
+        return self.replaced.get(table, set()) | self.refreshed.get(table, set())
 
 
 def shape_of_constraint(constraint: Constraint) -> tuple[Any, ...]:

@@ -126,13 +126,13 @@ def _compare_constraint(
 
 def _must_be_anew(context: Context, pair: Pair, constraint: Constraint) -> bool:
     """Tell whether a constraint falls with a column, or with the key that it rests on."""
-    if context.replaced.get(pair.key, set()) & set(constraint.columns):
+    if context.falling(pair.key) & set(constraint.columns):
         return True
     if constraint.kind != "f" or constraint.refers_to is None:
         return False
     if constraint.rests_on and (constraint.refers_to, constraint.rests_on) in context.dropped_keys:
         return True
-    return bool(context.replaced.get(constraint.refers_to, set()) & set(constraint.referred))
+    return bool(context.falling(constraint.refers_to) & set(constraint.referred))
 
 
 def _leave_or_drop(context: Context, pair: Pair, constraint: Constraint) -> None:
@@ -183,7 +183,7 @@ def _compare_indexes(context: Context, pair: Pair) -> None:
 
 def _compare_index(context: Context, pair: Pair, found: Index, wanted: Index) -> None:
     is_same = pair.same_index(found.name, wanted.name)
-    falls = bool(context.replaced.get(pair.key, set()) & found.columns)
+    falls = bool(context.falling(pair.key) & found.columns)
     if is_same and not falls:
         return
     steps = (
@@ -202,7 +202,7 @@ def _leave_or_drop_index(context: Context, pair: Pair, index: Index) -> None:
     is_ours = context.owned.owns_index(pair.key[0], index.name) and context.accepts(
         sa_index, index.name, "index", True, None
     )
-    falls = bool(context.replaced.get(pair.key, set()) & index.columns)
+    falls = bool(context.falling(pair.key) & index.columns)
     stays = index.columns <= pair.wanted.columns.keys()
     if is_ours or (falls and not stays):
         difference = _index_difference(pair.key, index.name, "is not in the models")

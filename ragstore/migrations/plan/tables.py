@@ -10,7 +10,7 @@ from alembic.operations import ops as alembic_ops
 
 from ragstore.migrations.facts import Constraint, Name, Table
 from ragstore.migrations.objects import index_of, is_special, table_of
-from ragstore.migrations.operations import RequireDecisionOp, SetLoggedOp, SetTableOptionsOp
+from ragstore.migrations.operations import Remark, RequireDecisionOp, SetLoggedOp, SetTableOptionsOp
 from ragstore.migrations.plan.context import Context, Pair
 from ragstore.migrations.plan.keys import adding, adding_index, dropping
 from ragstore.migrations.plan.steps import Difference, Phase, changed, place
@@ -46,6 +46,7 @@ def drop_tables(context: Context, names: Collection[Name]) -> None:
         special = [each for each in table.constraints.values() if is_special(each)]
         made = without(table, [*later, *special])
         context.plan.follow(*(dropping(context, table, each) for each in special))
+        context.plan.follow(*((Phase.DROP_TABLES, each) for each in _like(context, table)))
         drop = alembic_ops.DropTableOp.from_table(table_of(made, context.found.enums))
         context.plan.add(difference, (Phase.DROP_TABLES, drop))
         for index in table.indexes.values():
@@ -119,6 +120,17 @@ def replace_partitioned(context: Context) -> set[Name]:
         context.plan.add(Difference("table", place(key), what), (Phase.SCHEMAS, decision))
         context.dropped_keys |= {(key, name) for name in pair.found.constraints}
     return set(changes)
+
+
+def _like(context: Context, table: Table) -> Iterator[MigrateOperation]:
+    """Yield a word of warning for each new table with the same columns."""
+    for name in sorted(context.wanted.tables.keys() - context.pairs.keys(), key=str):
+        if context.wanted.tables[name].columns.keys() == table.columns.keys():
+            yield Remark(
+                f"{place(table.key)} goes and {place(name)} comes, with the same columns. If it was"
+                f' renamed, say so in the model, info={{"renamed_from": "{table.name}"}}, and write'
+                " this revision again: as it stands, the rows are lost."
+            )
 
 
 def _found(context: Context, name: Name) -> Table:

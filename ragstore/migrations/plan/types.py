@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from alembic.operations import MigrateOperation
+from alembic.operations.ops import AddColumnOp, AlterColumnOp, CreateIndexOp, CreateTableOp
 
 from ragstore.migrations.facts import Enum, Name, Routine, Sequence
 from ragstore.migrations.objects import printed, sequence_options
@@ -45,6 +46,15 @@ def _compare_schemas(context: Context) -> None:
         context.plan.add(difference, (Phase.SCHEMAS, EnsureExtensionOp(name)))
 
 
+def ensure_extensions(context: Context) -> None:
+    """Make sure of the extensions first, if no revision did and something new may need them."""
+    makes_new = (CreateTableOp, AddColumnOp, AlterColumnOp, CreateIndexOp)
+    if any(isinstance(operation, makes_new) for *_, operation in context.plan.steps):
+        missing = context.wanted.extensions - context.found.extensions
+        for name in sorted(context.wanted.extensions - context.owned.made.extensions - missing):
+            context.plan.follow((Phase.SCHEMAS, EnsureExtensionOp(name)))
+
+
 def _compare_enums(context: Context) -> None:
     found, wanted = context.found.enums, context.wanted.enums
     for key in sorted(wanted.keys() - found.keys(), key=_by_name):
@@ -72,7 +82,7 @@ def _change_values(context: Context, found: Enum, wanted: Enum) -> None:
     if kept == found.values and not _are_used_at_once(context, found, wanted):
         phase, steps = Phase.TYPES, list(_added(found, wanted))
     else:
-        phase, steps = Phase.CONVERT_TYPES, list(_replaced(found, wanted))
+        phase, steps = Phase.CONVERT_TYPES, list(_replaced(context, found, wanted))
         context.converted.add(printed(*key))
     context.plan.add(difference, *((phase, step) for step in steps))
 
@@ -94,25 +104,10 @@ def _added(found: Enum, wanted: Enum) -> Iterator[MigrateOperation]:
         values.insert(position, value)
 
 
-def _replaced(found: Enum, wanted: Enum) -> Iterator[MigrateOperation]:
+def _replaced(context: Context, found: Enum, wanted: Enum) -> Iterator[MigrateOperation]:
     removed = [value for value in found.values if value not in wanted.values]
-    added = [value for value in wanted.values if value not in found.values]
-    listed = ", ".join("'" + value.replace("'", "''") + "'" for value in removed)
-    for (schema, table), column in found.used_by if removed else ():
-        name = printed(None, column)
-        question = (
-            f"{place((schema, table), column)} loses the value {' and '.join(map(repr, removed))}:"
-            " what do rows that have it get instead?"
-        )
-        advice = f'op.execute("UPDATE {printed(schema, table)} SET {name} = … WHERE {name}::text IN ({listed})")'
-        if len(removed) == len(added) == 1:
-            advice += (
-                "\nor, if it was only renamed, instead of all this: "
-                f"op.rename_enum_value({wanted.name!r}, {removed[0]!r}, {added[0]!r})"
-            )
-        yield RequireDecisionOp(
-            question, table, f"{name}::text IN ({listed})", schema=schema, advice=advice
-        )
+    for key, column in found.used_by if removed else ():
+        yield _question(context, found, wanted, key, column, removed)
     yield ReplaceEnumOp(
         wanted.name,
         wanted.values,
@@ -120,6 +115,28 @@ def _replaced(found: Enum, wanted: Enum) -> Iterator[MigrateOperation]:
         schema=wanted.schema,
         existing_values=found.values,
     )
+
+
+def _question(
+    context: Context, found: Enum, wanted: Enum, key: Name, column: str, removed: list[str]
+) -> MigrateOperation:
+    table, name = printed(*key), printed(None, column)
+    listed = ", ".join("'" + value.replace("'", "''") + "'" for value in removed)
+    known = context.found.tables.get(key)
+    is_array = known is not None and known.columns[column].type.endswith("[]")
+    where = f"{name}::text[] && ARRAY[{listed}]" if is_array else f"{name}::text IN ({listed})"
+    question = (
+        f"{place(key, column)} loses the value {' and '.join(map(repr, removed))}: what do rows"
+        " that have it get instead?"
+    )
+    advice = f'op.execute("UPDATE {table} SET {name} = … WHERE {where}")'  # noqa: S608 - for people
+    added = [value for value in wanted.values if value not in found.values]
+    if len(removed) == len(added) == 1:
+        advice += (
+            "\nor, if it was only renamed, instead of all this: "
+            f"op.rename_enum_value({wanted.name!r}, {removed[0]!r}, {added[0]!r})"
+        )
+    return RequireDecisionOp(question, key[1], where, schema=key[0], advice=advice)
 
 
 def _columns(enum: Enum) -> list[tuple[str, ...]]:
@@ -157,8 +174,8 @@ def _compare_sequences(context: Context) -> None:
     found, wanted = context.found.sequences, context.wanted.sequences
     for key in sorted(wanted.keys() - found.keys(), key=_by_name):
         difference = Difference("sequence", place(key), "is not in the database")
-        operation = CreateSequenceOp(key[1], schema=key[0], **_options(wanted[key]))
-        context.plan.add(difference, (Phase.TYPES, operation))
+        create = CreateSequenceOp(key[1], schema=key[0], **_options(wanted[key]))
+        context.plan.add(difference, (Phase.TYPES, create))
     for key in sorted(found.keys() & wanted.keys(), key=_by_name):
         if found[key] != wanted[key]:
             difference = Difference("sequence", place(key), changed(found[key], wanted[key]))
