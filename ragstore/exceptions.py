@@ -25,9 +25,11 @@ and the remedy, and its attributes carry the data. No message holds a password o
     │   ├── SchemaMissing                      the tables are not there: upgrade
     │   ├── SchemaBehind                       the database is not at the newest revision
     │   ├── SchemaDrift                        the models and the database differ
+    │   ├── CouldNotCompare                    the server cannot make a copy of the models
     │   ├── UnknownRevision (LookupError)      the database or the caller names no revision of ours
     │   ├── MultipleHeads                      two revisions have the same parent
     │   ├── MigrationNotApplied                the run ended without reaching its target
+    │   ├── DecisionNeeded                     rows stand in a revision's way: a person must decide
     │   └── MigrationLockTimeout (TimeoutError)  another migrator is at work
     ├── CollectionNotFound (LookupError)
     ├── CollectionExists
@@ -221,6 +223,18 @@ class SchemaDrift(MigrationError):
         super().__init__(message)
 
 
+class CouldNotCompare(MigrationError):
+    """The models could not be made beside the database's own tables, to be compared with them.
+
+    ``problems`` has one message for each object, with the server's own words. Nothing was changed.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = list(problems)
+        lines = "\n".join(f"  - {problem}" for problem in self.problems)
+        super().__init__(f"The models cannot be compared with the database:\n{lines}")
+
+
 class UnknownRevision(MigrationError, LookupError):
     """A revision that this version of the code does not have."""
 
@@ -239,6 +253,18 @@ class MultipleHeads(MigrationError):
 
 class MigrationNotApplied(MigrationError):
     """The run ended without an error, but the database is not at its target revision."""
+
+
+class DecisionNeeded(MigrationError):
+    """Rows stand in the way of a revision: a person must decide what becomes of them.
+
+    ``question`` is what there is to decide, about rows of ``table``. Nothing was changed.
+    """
+
+    def __init__(self, message: str, *, question: str, table: str) -> None:
+        self.question = question
+        self.table = table
+        super().__init__(message)
 
 
 class MigrationLockTimeout(MigrationError, TimeoutError):

@@ -184,9 +184,10 @@ class Function:
     def attach(self, table: Table) -> None:
         """Create the function before ``table`` and drop it after, in create_all and drop_all.
 
-        Autogenerate finds it in ``table.metadata.info["functions"]``.
+        Autogenerate finds it in ``info["functions"]`` of the table, and of its MetaData.
         """
         table.metadata.info.setdefault("functions", {})[self.name] = self
+        table.info.setdefault("functions", []).append(self)
         event.listen(table, "before_create", verbatim(self.create_sql()))
         event.listen(table, "after_drop", verbatim(self.drop_sql()))
 

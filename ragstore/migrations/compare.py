@@ -1,125 +1,57 @@
-"""What autogenerate looks at: whose objects are whose, and what is never dropped.
+"""The autogenerate plugin: the models against the database, by what the server says of both.
 
-The tables of ragstore and of a host application stand in one MetaData and one database, but each
-has a history of its own. Ours leaves the host's tables alone, and the host's leaves ours.
+It takes the place of Alembic's own comparison, which looks at reflected objects and misses what
+they do not show. The models are built in a scratch schema in a savepoint that is rolled back, and
+both are read from the catalog in the same words. What the database has and the models do not is
+dropped only if a revision of this history made it.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
 
+import sqlalchemy as sa
+from alembic.autogenerate.api import AutogenContext
+from alembic.operations import MigrateOperation
+from alembic.operations.ops import UpgradeOps
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection, MetaData, text
+from alembic.runtime.plugins import Plugin
+from alembic.util import PriorityDispatchResult
+from sqlalchemy import MetaData
 
-from ragstore.driver import VERSION_TABLE
-from ragstore.migrations.render import render_item
-from ragstore.models import TABLES
+from ragstore.exceptions import MigrationError
+from ragstore.migrations import catalog, scratch
+from ragstore.migrations.facts import Catalog, Name
+from ragstore.migrations.objects import table_of
+from ragstore.migrations.owned import Owned, record
+from ragstore.migrations.plan import Accepts, Context, Pair, Plan, make_plan
+from ragstore.migrations.remarks import DROP_ALL, allowed_rules
+from ragstore.migrations.renames import Rename, renames
+from ragstore.migrations.scratch import Scratch
+from ragstore.migrations.spelling import spelled
+from ragstore.types import Function
 
-OUR_TABLES = frozenset(table.name for table in TABLES)
-"""The tables that our revisions make."""
+logger = logging.getLogger(__name__)
 
-_KINDS = {"fk": "foreign key"}
-_PARTITION = re.compile(r"ragstore_embedding_\d+")
+PLUGIN = "ragstore"
+"""The name under which Alembic knows the plugin."""
 
-NameFilter = Callable[[str | None, str, Mapping[str, str | None]], bool]
-ObjectFilter = Callable[[Any, str | None, str, bool, Any], bool]
-Directives = Callable[[MigrationContext, Any, list[Any]], None]
-
-# A partition follows its parent, and an extension's table (spatial_ref_sys) its extension.
-_FOREIGN = text(
-    "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
-    " WHERE c.relispartition OR EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid"
-    " AND d.classid = 'pg_class'::regclass AND d.deptype = 'e')"
-)
-
-
-def only_ours(name: str | None, kind: str, _parents: Mapping[str, str | None]) -> bool:
-    """Accept our own tables: the filter of our own env.py."""
-    return kind != "table" or name in OUR_TABLES
+FOREIGN = "ragstore_foreign"
+"""The attribute of the Config that gets the names of what was left alone."""
 
 
-def never_ours(name: str | None, kind: str, _parents: Mapping[str, str | None]) -> bool:
-    """Accept every table but ours: the filter of a host application."""
-    return kind != "table" or name is None or not is_ours(name)
+def register() -> None:
+    """Make the plugin known to Alembic; nothing if it is.
 
-
-def comparison_options(
-    accepts: NameFilter, target: MetaData | Sequence[MetaData], overrides: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return the arguments for ``context.configure`` that compare the tables ``accepts`` takes."""
-    given = dict(overrides)
-    hooks = [keep_foreign, given.pop("process_revision_directives", None)]
-    # Alembic asks the first of a table in the database, and the second also of one in the models.
-    names = [accepts, given.pop("include_name", None)]
-    objects = [_as_object_filter(accepts), given.pop("include_object", None)]
-    return {
-        "target_metadata": target,
-        "compare_type": True,
-        "compare_server_default": True,
-        "include_name": _all_of(names),
-        "include_object": _all_of(objects),
-        "render_item": render_item,
-        "transaction_per_migration": True,
-        "process_revision_directives": chained(hooks),
-        **given,
-    }
-
-
-def is_ours(table: str) -> bool:
-    """Tell whether a table is one of ours, a partition of one, or our version table."""
-    return table in OUR_TABLES or table == VERSION_TABLE or bool(_PARTITION.fullmatch(table))
-
-
-def keep_foreign(context: MigrationContext, _revision: Any, directives: list[Any]) -> None:
-    """Take what concerns partitions and extensions' tables without a model out of a revision.
-
-    A ``process_revision_directives`` of Alembic.
+    In code and not by an entry point, which would import all of this whenever Alembic is.
     """
-    if context.connection is None:
+    try:
+        plugin = Plugin(PLUGIN)
+    except ValueError:  # it is
         return
-    foreign = _foreign_tables(context.connection) - _modelled_tables(context)
-    for script in directives:
-        steps = zip(script.upgrade_ops_list, script.downgrade_ops_list, strict=True)
-        for upgrade, downgrade in steps:
-            upgrade.ops = [op for op in upgrade.ops if _table_of(op) not in foreign]
-            upgrade.reverse_into(downgrade)
-
-
-def chained(hooks: Iterable[Directives | None]) -> Directives:
-    """Return one ``process_revision_directives`` that calls each hook in turn."""
-    present = [hook for hook in hooks if hook is not None]
-
-    def call(context: MigrationContext, revision: Any, directives: list[Any]) -> None:
-        for hook in present:
-            hook(context, revision, directives)
-
-    return call
-
-
-def describe(difference: Any) -> str:
-    """Say in words what a difference of Alembic's is: a tuple, or a list of them for a column."""
-    if isinstance(difference, list):
-        return "; ".join(map(describe, difference))
-    verb, *facts = difference
-    if verb.startswith("modify_"):
-        _schema, table, column, _existing, found, wanted = facts
-        what = verb.removeprefix("modify_").replace("_", " ")
-        return f"{table}.{column}: {what} is {_shown(found)}, the models have {_shown(wanted)}"
-    action, _, kind = verb.partition("_")
-    where = {"add": "is not in the database", "remove": "is not in the models"}.get(action, action)
-    item = next((fact for fact in reversed(facts) if hasattr(fact, "name")), None)
-    table = getattr(getattr(item, "table", None), "name", None) or next(
-        (fact for fact in facts if isinstance(fact, str)), None
-    )
-    name = ".".join(str(part) for part in (table, getattr(item, "name", None)) if part)
-    return f"{_KINDS.get(kind, kind.replace('_', ' '))} {name} {where}"
-
-
-def _shown(value: Any) -> str:
-    argument = getattr(value, "arg", value)  # of a server default
-    return str(getattr(argument, "text", argument))
+    plugin.add_autogenerate_comparator(compare, "autogenerate", qualifier="postgresql")
 
 
 def metadatas(target: MetaData | Sequence[MetaData]) -> Sequence[MetaData]:
@@ -127,35 +59,182 @@ def metadatas(target: MetaData | Sequence[MetaData]) -> Sequence[MetaData]:
     return [target] if isinstance(target, MetaData) else target
 
 
-def _as_object_filter(accepts: NameFilter) -> ObjectFilter:
-    def accept(_item: Any, name: str | None, kind: str, _reflected: bool, _other: Any) -> bool:
-        return accepts(name, kind, {})
+def compare(context: AutogenContext, upgrade_ops: UpgradeOps) -> PriorityDispatchResult:
+    """Add to ``upgrade_ops`` what makes the database the models'.
 
-    return accept
-
-
-def _all_of(filters: Sequence[Callable[..., bool] | None]) -> Callable[..., bool]:
-    present = [accepts for accepts in filters if accepts is not None]
-
-    def accept(*arguments: Any) -> bool:
-        return all(accepts(*arguments) for accepts in present)
-
-    return accept
-
-
-def _foreign_tables(connection: Connection) -> set[tuple[str | None, str]]:
-    default = connection.dialect.default_schema_name
-    return {
-        (None if schema == default else schema, table)
-        for schema, table in connection.execute(_FOREIGN)
-    }
+    Raises:
+        CouldNotCompare: the models cannot be built, or the scratch schema cannot be made.
+        MigrationError: every table would be dropped.
+    """
+    plan = _Comparison(context).plan()
+    operations = plan.operations()
+    upgrade_ops.ops[:0] = operations
+    vars(upgrade_ops)["as_diffs"] = lambda: list(_differences(upgrade_ops, plan))
+    environment = context.migration_context.environment_context
+    if environment is not None:
+        environment.config.attributes[FOREIGN] = sorted(plan.foreign)
+    return PriorityDispatchResult.CONTINUE
 
 
-def _modelled_tables(context: MigrationContext) -> set[tuple[str | None, str]]:
-    target = metadatas(context.opts["target_metadata"])
-    return {(table.schema, table.name) for one in target for table in one.tables.values()}
+register()
 
 
-def _table_of(op: Any) -> tuple[str | None, str] | None:
-    name = getattr(op, "table_name", None)
-    return None if name is None else (getattr(op, "schema", None), name)
+class _Comparison:
+    """What one run of autogenerate compares."""
+
+    def __init__(self, context: AutogenContext) -> None:
+        assert context.connection is not None  # noqa: S101 - autogenerate needs one
+        assert context.metadata is not None  # noqa: S101 - and this
+        self._context = context
+        self._connection = context.connection
+        self._default = catalog.search_path(context.connection)[0]
+        self._metadatas = metadatas(context.metadata)
+        self._models = dict(self._accepted())
+        self._owned = self._record()
+
+    def plan(self) -> Plan:
+        """Return the plan."""
+        with scratch.opened(self._connection) as bench:
+            wanted = bench.build(self._metadatas, self._models.values())
+            found = bench.read([None, *sorted(self._schemas(wanted))])
+            renamed = renames(self._models, found)
+            surplus = self._surplus(found) - {
+                each.table for each in renamed if each.kind == "table"
+            }
+            self._refuse_to_drop_all(found, surplus, renamed)
+            pairs = dict(self._pairs(bench, found, wanted, renamed))
+        comparison = Context(
+            wanted=wanted,
+            found=found,
+            owned=self._owned,
+            pairs=pairs,
+            models=self._models,
+            surplus=surplus,
+            renames=renamed,
+            accepts=cast("Accepts", self._context.run_object_filters),
+        )
+        return make_plan(comparison, self._functions())
+
+    def _accepted(self) -> Iterator[tuple[Name, sa.Table]]:
+        """Yield the tables of the models that are to be compared."""
+        for metadata in self._metadatas:
+            for table in metadata.tables.values():
+                if self._context.run_object_filters(table, table.name, "table", False, None):
+                    yield self._key(table.schema, table.name), table
+
+    def _key(self, schema: str | None, name: str) -> Name:
+        return (None if schema == self._default else schema, name)
+
+    def _record(self) -> Owned:
+        script = self._context.migration_context.script
+        if script is None:  # no history: nothing was made by it
+            return Owned()
+        return record(script, target_metadata=self._metadatas, default_schema=self._default)
+
+    def _schemas(self, wanted: Catalog) -> set[str]:
+        """Return the schemas to read, beside the default one."""
+        used = {schema for schema, _ in self._owned.tables()}
+        return {schema for schema in used | wanted.schemas if schema is not None}
+
+    def _surplus(self, found: Catalog) -> set[Name]:
+        """Return the tables that this history made and that no model has."""
+        named = {
+            (None if table.schema == self._default else table.schema, table.name)
+            for metadata in self._metadatas
+            for table in metadata.tables.values()
+        }
+        return {
+            key
+            for key in self._owned.tables() & found.tables.keys() - named
+            if self._context.run_name_filters(key[1], "table", {"schema_name": key[0]})
+            and self._context.run_object_filters(
+                table_of(found.tables[key], found.enums), key[1], "table", True, None
+            )
+        }
+
+    def _refuse_to_drop_all(
+        self, found: Catalog, surplus: set[Name], renamed: Sequence[Rename]
+    ) -> None:
+        kept = (self._owned.tables() & found.tables.keys()) - surplus
+        if surplus and not kept and not any(each.kind == "table" for each in renamed):
+            given = x_arguments(self._context.migration_context)
+            if DROP_ALL in allowed_rules(given):
+                return
+            raise MigrationError(
+                f"Every table that this history made ({', '.join(sorted(n for _, n in surplus))})"
+                " is without a model, and would be dropped: import the models before env.py calls"
+                f" context.configure(); or, if that is meant, pass -x allow={DROP_ALL}"
+            )
+
+    def _functions(self) -> dict[str, Function]:
+        return {
+            function.name: function
+            for table in self._models.values()
+            for function in table.info.get("functions", ())
+        }
+
+    def _pairs(
+        self, bench: Scratch, found: Catalog, wanted: Catalog, renamed: Sequence[Rename]
+    ) -> Iterator[tuple[Name, Pair]]:
+        old_keys = {
+            (each.table[0], each.new): each.table for each in renamed if each.kind == "table"
+        }
+        both = {
+            key: old_keys.get(key, key)
+            for key in wanted.tables
+            if old_keys.get(key, key) in found.tables
+        }
+        touched = {each.table for each in renamed}
+        differing = {
+            key: old
+            for key, old in both.items()
+            if old in touched or found.tables[old] != wanted.tables[key]
+        }
+        found_forms = bench.rebuild(found, list(differing.values()), renamed) if differing else {}
+        wanted_forms = bench.rebuild_models(differing) if differing else {}
+        for key, old in both.items():
+            table = wanted.tables[key]
+            pair = Pair(
+                found=found_forms[key] if old in touched else found.tables[old],
+                wanted=table,
+                written=spelled(table, self._models[key]),
+                found_form=found_forms.get(key, found.tables[old]),
+                wanted_form=wanted_forms.get(key, table),
+                model=self._models[key],
+                old_name=old[1] if old != key else None,
+            )
+            yield key, pair
+
+
+def describe(difference: Any) -> str:
+    """Say in words what a difference is: ours, or one that another plugin has found."""
+    return str(difference)
+
+
+def x_arguments(context: MigrationContext) -> list[str]:
+    """Return what was given as ``-x name=value`` on the command line."""
+    environment = context.environment_context
+    options = environment.config.cmd_opts if environment is not None else None
+    return list(getattr(options, "x", None) or ())
+
+
+def _differences(upgrade_ops: UpgradeOps, plan: Plan) -> Iterator[Any]:
+    """Yield a sentence for each difference of the plan that is still to be removed.
+
+    A hook may have taken operations out, and another plugin may have added its own.
+    """
+    operations = list(_flat(upgrade_ops.ops))
+    left = {id(vars(each).get("difference")) for each in operations}
+    yield from (difference for difference in plan.differences if id(difference) in left)
+    for operation in operations:
+        if "difference" not in vars(operation):
+            yield from UpgradeOps([operation]).as_diffs()
+
+
+def _flat(operations: Sequence[MigrateOperation]) -> Iterator[MigrateOperation]:
+    for operation in operations:
+        inner = getattr(operation, "ops", None)
+        if inner is None:
+            yield operation
+        else:
+            yield from _flat(inner)

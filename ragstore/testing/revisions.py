@@ -21,7 +21,7 @@ from sqlalchemy.pool import NullPool
 from ragstore import migrations
 from ragstore.conf import override_settings
 from ragstore.driver import connect, session_options, translate_errors
-from ragstore.migrations.catalog import read_catalog
+from ragstore.testing.catalog import read_catalog
 from ragstore.testing.history import Step, configured, plan_of
 
 if TYPE_CHECKING:
@@ -206,11 +206,28 @@ WITH own AS (
   WHERE c.relnamespace = CAST(:schema AS regnamespace) AND NOT EXISTS (
     SELECT FROM pg_depend d
     WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'))
-SELECT CASE relkind WHEN 'S' THEN 'sequence ' WHEN 'v' THEN 'view ' ELSE 'view (stored) ' END
-  || relname, CASE relkind WHEN 'S' THEN '' ELSE pg_get_viewdef(oid) END
-FROM own WHERE relkind IN ('v', 'm') OR relkind = 'S' AND NOT EXISTS (
-  SELECT FROM pg_depend d
-  WHERE d.classid = 'pg_class'::regclass AND d.objid = own.oid AND d.deptype IN ('a', 'i'))
+SELECT CASE relkind WHEN 'v' THEN 'view ' ELSE 'view (stored) ' END || relname,
+  pg_get_viewdef(oid)
+FROM own WHERE relkind IN ('v', 'm')
+UNION ALL
+SELECT CASE WHEN a.attname IS NULL THEN 'sequence ' || own.relname
+    ELSE 'numbering ' || t.relname || '.' || a.attname END,
+  concat_ws(' ', format_type(seqtypid, NULL), 'start', seqstart, 'by', seqincrement,
+    'from', seqmin, 'to', seqmax, 'cache', seqcache, CASE WHEN seqcycle THEN 'cycle' END,
+    'comment ' || obj_description(own.oid, 'pg_class'))
+FROM own JOIN pg_sequence ON seqrelid = own.oid
+LEFT JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = own.oid
+  AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')
+LEFT JOIN pg_class t ON t.oid = d.refobjid
+LEFT JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+UNION ALL
+SELECT 'constraint-comment ' || c.relname || '.' || k.conname,
+  obj_description(k.oid, 'pg_constraint')
+FROM own c JOIN pg_constraint k ON k.conrelid = c.oid
+WHERE obj_description(k.oid, 'pg_constraint') IS NOT NULL
+UNION ALL
+SELECT 'index-comment ' || relname, obj_description(oid, 'pg_class')
+FROM own WHERE relkind IN ('i', 'I') AND obj_description(oid, 'pg_class') IS NOT NULL
 UNION ALL
 SELECT 'trigger ' || c.relname || '.' || t.tgname, pg_get_triggerdef(t.oid)
 FROM own c JOIN pg_trigger t ON t.tgrelid = c.oid AND NOT t.tgisinternal
@@ -221,14 +238,21 @@ SELECT 'policy ' || c.relname || '.' || p.polname,
     pg_get_expr(p.polwithcheck, p.polrelid))
 FROM own c JOIN pg_policy p ON p.polrelid = c.oid
 UNION ALL
-SELECT CASE t.typtype WHEN 'e' THEN 'enum ' ELSE 'domain ' END || t.typname,
+SELECT CASE t.typtype WHEN 'e' THEN 'enum ' WHEN 'd' THEN 'domain ' WHEN 'r' THEN 'range '
+    ELSE 'composite ' END || t.typname,
   concat_ws(' ', format_type(nullif(t.typbasetype, 0), t.typtypmod),
+    CASE WHEN t.typnotnull THEN 'not null' END, 'default ' || t.typdefault,
     (SELECT string_agg(enumlabel, ', ' ORDER BY enumsortorder) FROM pg_enum
       WHERE enumtypid = t.oid),
     (SELECT string_agg(pg_get_constraintdef(oid), ' ' ORDER BY conname) FROM pg_constraint
-      WHERE contypid = t.oid))
-FROM pg_type t
-WHERE t.typnamespace = CAST(:schema AS regnamespace) AND t.typtype IN ('e', 'd') AND NOT EXISTS (
+      WHERE contypid = t.oid),
+    (SELECT format_type(rngsubtype, NULL) FROM pg_range WHERE rngtypid = t.oid),
+    (SELECT string_agg(attname || ' ' || format_type(atttypid, atttypmod), ', ' ORDER BY attnum)
+      FROM pg_attribute WHERE attrelid = t.typrelid AND attnum > 0 AND NOT attisdropped),
+    'comment ' || obj_description(t.oid, 'pg_type'))
+FROM pg_type t LEFT JOIN pg_class r ON r.oid = t.typrelid
+WHERE t.typnamespace = CAST(:schema AS regnamespace)
+AND (t.typtype IN ('e', 'd', 'r') OR r.relkind = 'c') AND NOT EXISTS (
   SELECT FROM pg_depend d
   WHERE d.classid = 'pg_type'::regclass AND d.objid = t.oid AND d.deptype = 'e')
 """)
@@ -239,15 +263,20 @@ def read_schemas(url: URL) -> Catalog:
 
     Objects outside the schema ``public`` are named with theirs.
     """
-    found: Catalog = {}
     with opened(url) as connection:
-        for schema, quoted in connection.execute(_SCHEMAS).all():
-            inside = read_catalog(connection, quoted)
-            inside |= dict(tuple(row) for row in connection.execute(_OTHERS, {"schema": quoted}))
-            if schema != "public":
-                found[f"schema {schema}"] = ""
-                inside = {_within(schema, name): inside[name] for name in inside}
-            found |= inside
+        return schemas_of(connection)
+
+
+def schemas_of(connection: Connection) -> Catalog:
+    """Return what :func:`read_schemas` does, as the connection's transaction sees it."""
+    found: Catalog = {}
+    for schema, quoted in connection.execute(_SCHEMAS).all():
+        inside = read_catalog(connection, quoted)
+        inside |= dict(tuple(row) for row in connection.execute(_OTHERS, {"schema": quoted}))
+        if schema != "public":
+            found[f"schema {schema}"] = ""
+            inside = {_within(schema, name): inside[name] for name in inside}
+        found |= inside
     return _without_version_tables(found)
 
 
@@ -273,7 +302,9 @@ def _table_of(name: str, definition: str) -> str | None:
     return rest.rpartition(".")[0] if kind in _OF_A_TABLE else None
 
 
-_OF_A_TABLE = frozenset({"column", "constraint", "trigger", "policy"})
+_OF_A_TABLE = frozenset(
+    {"column", "constraint", "constraint-comment", "numbering", "trigger", "policy"}
+)
 
 
 def _without_version_tables(catalog: Catalog) -> Catalog:

@@ -26,8 +26,8 @@ from ragstore.exceptions import (
     SchemaBehind,
     UnknownRevision,
 )
-from ragstore.migrations.catalog import read_catalog
 from ragstore.models import TABLES
+from ragstore.testing.catalog import read_catalog
 
 HEAD = migrations.history()[0].id
 INI = Path(__file__).parents[2] / "alembic.ini"

@@ -150,6 +150,7 @@ def test_input_errors_say_where(where: dict[str, object], message: str) -> None:
         ("SchemaDrift", {"differences": ("one", "two")}),
         ("UnknownRevision", {"revision": "x"}),
         ("MultipleHeads", {"heads": ("a", "b")}),
+        ("DecisionNeeded", {"question": "which?", "table": "item"}),
         ("MigrationLockTimeout", {"holder": 1}),
         ("CollectionNotFound", {"collection": "x"}),
         ("CollectionExists", {"collection": "x"}),

@@ -1,14 +1,13 @@
-"""Operations for revision files, beside Alembic's own: ``op.ensure_extension`` and so on.
-
-Importing this module registers them. They work online and with ``--sql``.
-"""
+"""Extensions: made where they are missing, checked for their version, and never dropped."""
 
 from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Mapping
+from typing import Any
 
-from alembic.operations import MigrateOperation, Operations
+from alembic.operations import Operations
 from psycopg import errors
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import ProgrammingError
@@ -19,7 +18,8 @@ from ragstore.exceptions import (
     ExtensionTooOld,
     OldExtensionWarning,
 )
-from ragstore.types import Function, verbatim
+from ragstore.migrations.operations.base import Operation, quoted, run
+from ragstore.migrations.operations.remark import Remark
 
 PGVECTOR_REFUSED_BELOW = "0.8.2"
 """CVE-2026-3172: a parallel HNSW build could overflow a buffer."""
@@ -27,15 +27,22 @@ PGVECTOR_REFUSED_BELOW = "0.8.2"
 PGVECTOR_WARNED_BELOW = "0.8.4"
 """Vacuum could corrupt an HNSW index before."""
 
+_ANY = "0"
+
 
 @Operations.register_operation("ensure_extension")
-class EnsureExtensionOp(MigrateOperation):
+class EnsureExtensionOp(Operation):
     """Make sure that an extension is there, and new enough."""
 
-    def __init__(self, name: str, minimum: str, warn_below: str) -> None:
+    verb = "ensure_extension"
+
+    def __init__(
+        self, name: str, minimum: str | None = None, warn_below: str | None = None
+    ) -> None:
+        is_vector = name == "vector"
         self.name = name
-        self.minimum = minimum
-        self.warn_below = warn_below
+        self.minimum = minimum or (PGVECTOR_REFUSED_BELOW if is_vector else None)
+        self.warn_below = warn_below or (PGVECTOR_WARNED_BELOW if is_vector else None)
 
     @classmethod
     def ensure_extension(
@@ -43,13 +50,14 @@ class EnsureExtensionOp(MigrateOperation):
         operations: Operations,
         name: str,
         *,
-        minimum: str = PGVECTOR_REFUSED_BELOW,
-        warn_below: str = PGVECTOR_WARNED_BELOW,
+        minimum: str | None = None,
+        warn_below: str | None = None,
     ) -> None:
         """Create the extension unless it is there, and check its version.
 
-        A role without the right to create it passes if somebody else has. There is no opposite:
-        a downgrade leaves the extension, which others may use.
+        Without versions, those of pgvector are what ragstore needs, and any other will do. A role
+        without the right to create it passes if somebody else has. There is no opposite: a
+        downgrade leaves the extension, which others may use.
 
         Raises:
             ExtensionMissing: the server does not have it.
@@ -58,65 +66,33 @@ class EnsureExtensionOp(MigrateOperation):
         """
         operations.invoke(cls(name, minimum, warn_below))
 
+    def facts(self) -> tuple[str]:
+        """Return the name."""
+        return (self.name,)
 
-@Operations.register_operation("create_function")
-class CreateFunctionOp(MigrateOperation):
-    """Create an SQL function, or replace its body."""
+    def options(self) -> Mapping[str, Any]:
+        """Return the versions: a file goes on asking for those it was written with."""
+        return {"minimum": self.minimum, "warn_below": self.warn_below}
 
-    def __init__(self, function: Function) -> None:
-        self.function = function
-
-    @classmethod
-    def create_function(
-        cls,
-        operations: Operations,
-        name: str,
-        arguments: list[tuple[str, str]],
-        returns: str,
-        body: str,
-        *,
-        language: str = "sql",
-        options: str = "IMMUTABLE PARALLEL SAFE",
-    ) -> None:
-        """Create the function ``name(arguments)``; see ``ragstore.types.function``."""
-        function = Function(name, tuple(arguments), returns, body, language, options)
-        operations.invoke(cls(function))
-
-
-@Operations.register_operation("drop_function")
-class DropFunctionOp(MigrateOperation):
-    """Drop an SQL function."""
-
-    def __init__(self, name: str, argument_types: list[str]) -> None:
-        self.signature = f"{name}({', '.join(argument_types)})"
-
-    @classmethod
-    def drop_function(cls, operations: Operations, name: str, argument_types: list[str]) -> None:
-        """Drop the function ``name(argument_types)``."""
-        operations.invoke(cls(name, argument_types))
+    def reverse(self) -> Remark:
+        """Return nothing to do: others may use the extension."""
+        return Remark()
 
 
 @Operations.implementation_for(EnsureExtensionOp)
 def _ensure_extension(operations: Operations, operation: EnsureExtensionOp) -> None:
     if operations.migration_context.as_sql:
-        operations.execute(f"CREATE EXTENSION IF NOT EXISTS {operation.name}")
+        run(operations, f"CREATE EXTENSION IF NOT EXISTS {quoted(operation.name)}")
         return
     connection = operations.get_bind()
     if _installed_version(connection, operation.name) is None:
         _create_extension(connection, operation.name)
     check_extension_version(
-        connection, operation.name, minimum=operation.minimum, warn_below=operation.warn_below
+        connection,
+        operation.name,
+        minimum=operation.minimum or _ANY,
+        warn_below=operation.warn_below or _ANY,
     )
-
-
-@Operations.implementation_for(CreateFunctionOp)
-def _create_function(operations: Operations, operation: CreateFunctionOp) -> None:
-    operations.execute(verbatim(operation.function.create_sql()))
-
-
-@Operations.implementation_for(DropFunctionOp)
-def _drop_function(operations: Operations, operation: DropFunctionOp) -> None:
-    operations.execute(verbatim(f"DROP FUNCTION {operation.signature}"))
 
 
 def check_extension_version(
@@ -140,7 +116,7 @@ def check_extension_version(
             f"The extension {name} is not in this database: run `ragstore migrate upgrade`"
         )
     _check_reachable(connection, name)
-    remedy = f"install a newer {name} on the server, then run ALTER EXTENSION {name} UPDATE"
+    remedy = f"install a newer {name} on the server, then run ALTER EXTENSION {quoted(name)} UPDATE"
     if _number(found) < _number(minimum):
         raise ExtensionTooOld(
             f"{name} {found} is older than {minimum}, the oldest that ragstore accepts: {remedy}",
@@ -179,20 +155,25 @@ def _create_extension(connection: Connection, name: str) -> None:
     )
     if available is None:
         raise ExtensionMissing(
-            f"The server does not have the extension {name}: install the package pgvector on it"
-            " (https://github.com/pgvector/pgvector#installation)"
+            f"The server does not have the extension {name}: install {_package(name)}"
         )
+    statement = f"CREATE EXTENSION {quoted(name)};"
     try:
-        connection.execute(text(f"CREATE EXTENSION IF NOT EXISTS {name}"))
+        connection.execute(text(f"CREATE EXTENSION IF NOT EXISTS {quoted(name)}"))
     except ProgrammingError as exc:
         if not isinstance(exc.orig, errors.InsufficientPrivilege):
             raise
-        statement = f"CREATE EXTENSION {name};"
         raise ExtensionNotPermitted(
             f"The role {_role(connection)} may not create the"
             f" extension {name} in this database. A superuser must run in it, once: {statement}",
             statement=statement,
         ) from exc
+
+
+def _package(name: str) -> str:
+    if name == "vector":
+        return "the package pgvector on it (https://github.com/pgvector/pgvector#installation)"
+    return "the package that brings it, postgresql-contrib for those of PostgreSQL itself"
 
 
 def _role(connection: Connection) -> str:

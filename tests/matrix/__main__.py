@@ -1,0 +1,65 @@
+"""Run the matrix and print it: ``python -m tests.matrix``.
+
+A run of every row in both modes, on the newest server, is also written into the documentation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+from time import perf_counter
+
+from tests.matrix import report, servers
+from tests.matrix.case import Case
+from tests.matrix.cases import CASES
+from tests.matrix.databases import Bench
+from tests.matrix.harness import Mode, Outcome, run
+
+
+def main() -> int:
+    """Run what the options ask for; 1 if one of our own rows is not as it should be."""
+    options = _options()
+    modes: list[Mode] = ["ours"] if options.ours_only else ["ours", "stock"]
+    chosen = [case for case in CASES if not options.k or options.k in f"{case.kind}-{case.id}"]
+    with servers.server(options.server) as url, tempfile.TemporaryDirectory() as directory:
+        bench = Bench(url)
+        skipped = {case.id for case in chosen if bench.lacks(case.extensions, case.version)}
+        cases = [case for case in chosen if case.id not in skipped]
+        rows = {mode: _run(bench, cases, mode, Path(directory)) for mode in modes}
+        text = report.document(rows, bench.versions, skipped)
+        bench.close()
+    sys.stdout.write(text + "\n")
+    if options.k is None and not options.ours_only and options.server == servers.VERSIONS[0]:
+        report.write(text)
+    return int(any(outcome.problems for outcome in rows["ours"]))
+
+
+def _run(bench: Bench, cases: list[Case], mode: Mode, directory: Path) -> list[Outcome]:
+    outcomes, started = [], perf_counter()
+    for number, case in enumerate(cases):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            outcomes.append(run(bench, case, directory / str(number), mode))
+        if outcomes[-1].problems and mode == "ours":
+            sys.stderr.write(f"{outcomes[-1]}\n")
+    seconds = perf_counter() - started
+    sys.stderr.write(f"{mode}: {len(cases)} rows in {seconds:.0f} s\n")
+    return outcomes
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.matrix", description=__doc__)
+    parser.add_argument("-k", metavar="WORD", help="only the rows whose kind-id contains this")
+    parser.add_argument("--ours-only", action="store_true", help="leave out stock Alembic")
+    parser.add_argument("--server", type=int, choices=servers.VERSIONS, default=18)
+    parser.add_argument(
+        "--write", action="store_true", help=f"write the table into {report.PAGE.name}"
+    )
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
