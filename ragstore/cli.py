@@ -7,6 +7,7 @@ and keeps its traceback.
 
 from __future__ import annotations
 
+import json
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -19,17 +20,15 @@ from typer.core import TyperGroup
 
 from ragstore import __version__
 from ragstore.exceptions import (
-    DependencyMissing,
     ImproperlyConfigured,
     LegacyVariableWarning,
     OldExtensionWarning,
     RagstoreError,
-    SchemaBehind,
-    SchemaDrift,
 )
 
 DRIFT, BEHIND, UNKNOWN = 2, 3, 4
-"""Exit codes of ``migrate check``, besides 0."""
+CODES = {"clean": 0, "drift": DRIFT, "behind": BEHIND, "unknown": UNKNOWN}
+"""Exit codes of ``migrate check``, by what it finds."""
 
 
 def main() -> None:
@@ -263,27 +262,33 @@ def history() -> None:
 
 
 @migrate.command()
-def check() -> None:
+def check(
+    *,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object, whatever is found.")
+    ] = False,
+    foreign: Annotated[
+        bool, typer.Option("--foreign", help="List what no revision made: it is left alone.")
+    ] = False,
+) -> None:
     """Check that the database is at the newest revision and has the models' schema.
 
     Exit codes: 0 it is, 2 the schema differs, 3 the revision is older, 4 it cannot be told.
     """
-    from ragstore import migrations
+    from ragstore.migrations.standing import standing
 
-    try:
-        migrations.check()
-    except (ImproperlyConfigured, DependencyMissing):
-        raise
-    except RagstoreError as exc:
-        _tell("Error:", str(exc), "red")
-        raise typer.Exit(_code_of(exc)) from exc
-    typer.echo("The database is at the newest revision, and its schema is the models'.")
-
-
-def _code_of(error: RagstoreError) -> int:
-    if isinstance(error, SchemaDrift):
-        return DRIFT
-    return BEHIND if isinstance(error, SchemaBehind) else UNKNOWN
+    found = standing()
+    if as_json:
+        typer.echo(json.dumps(found.as_dict(), indent=2))
+    elif found.status == "clean":
+        typer.echo(found.message)
+    else:
+        _tell("Error:", found.message, "red")
+    if foreign and not as_json:
+        for name in found.foreign:
+            typer.echo(f"left alone: {name}")
+    if found.status != "clean":
+        raise typer.Exit(CODES[found.status])
 
 
 def _tell_move(before: Sequence[str], after: Sequence[str]) -> None:

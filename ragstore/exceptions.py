@@ -216,10 +216,16 @@ class SchemaBehind(MigrationError):
 
 
 class SchemaDrift(MigrationError):
-    """The database is at the newest revision, but its schema is not the models'."""
+    """The database is at the newest revision, but its schema is not the models'.
 
-    def __init__(self, message: str, *, differences: Sequence[str]) -> None:
+    ``differences`` has a sentence for each; ``foreign`` names what was left alone.
+    """
+
+    def __init__(
+        self, message: str, *, differences: Sequence[str], foreign: Sequence[str] = ()
+    ) -> None:
         self.differences = tuple(differences)
+        self.foreign = tuple(foreign)
         super().__init__(message)
 
 

@@ -18,15 +18,15 @@ from alembic.operations import MigrateOperation
 from alembic.operations.ops import UpgradeOps
 from alembic.runtime.migration import MigrationContext
 from alembic.runtime.plugins import Plugin
-from alembic.util import PriorityDispatchResult
+from alembic.util import CommandError, PriorityDispatchResult
 from sqlalchemy import MetaData
 
-from ragstore.exceptions import MigrationError
+from ragstore.exceptions import CouldNotCompare, MigrationError
 from ragstore.migrations import catalog, scratch
 from ragstore.migrations.facts import Catalog, Name
 from ragstore.migrations.objects import table_of
 from ragstore.migrations.owned import Owned, record
-from ragstore.migrations.plan import Accepts, Context, Pair, Plan, make_plan
+from ragstore.migrations.plan import Accepts, Context, Pair, Plan, make_plan, place
 from ragstore.migrations.remarks import DROP_ALL, allowed_rules
 from ragstore.migrations.renames import Rename, renames
 from ragstore.migrations.scratch import Scratch
@@ -34,6 +34,8 @@ from ragstore.migrations.spelling import spelled
 from ragstore.types import Function
 
 logger = logging.getLogger(__name__)
+# Of the family that every alembic.ini shows: what is detected is told there, as Alembic does.
+detected = logging.getLogger("alembic.autogenerate.compare.ragstore")
 
 PLUGIN = "ragstore"
 """The name under which Alembic knows the plugin."""
@@ -66,13 +68,22 @@ def compare(context: AutogenContext, upgrade_ops: UpgradeOps) -> PriorityDispatc
         CouldNotCompare: the models cannot be built, or the scratch schema cannot be made.
         MigrationError: every table would be dropped.
     """
-    plan = _Comparison(context).plan()
-    operations = plan.operations()
-    upgrade_ops.ops[:0] = operations
-    vars(upgrade_ops)["as_diffs"] = lambda: list(_differences(upgrade_ops, plan))
-    environment = context.migration_context.environment_context
-    if environment is not None:
-        environment.config.attributes[FOREIGN] = sorted(plan.foreign)
+    comparison = _Comparison(context)
+    plan = comparison.plan()
+    upgrade_ops.ops[:0] = plan.operations()
+    for difference in plan.differences:
+        detected.info("Detected: %s", difference)
+    doubts = comparison.doubts(plan)
+    for doubt in doubts:
+        logger.warning(doubt)
+
+    def as_diffs() -> list[Any]:
+        if doubts:  # `alembic check` asks for this, and nothing that writes a revision does
+            raise CommandError(str(CouldNotCompare(doubts))) from CouldNotCompare(doubts)
+        return list(_differences(upgrade_ops, plan))
+
+    vars(upgrade_ops)["as_diffs"] = as_diffs
+    comparison.tell_foreign(plan)
     return PriorityDispatchResult.CONTINUE
 
 
@@ -113,7 +124,39 @@ class _Comparison:
             renames=renamed,
             accepts=cast("Accepts", self._context.run_object_filters),
         )
-        return make_plan(comparison, self._functions())
+        plan = make_plan(comparison, self._functions())
+        plan.foreign += self._beside(found, {pair.old_key for pair in pairs.values()} | surplus)
+        return plan
+
+    def doubts(self, plan: Plan) -> list[str]:
+        """Return why what was left alone may be this history's after all."""
+        foreign = ", ".join(sorted(plan.foreign))
+        return [
+            f"revision {revision} cannot be run without a database ({error}), so what it made is"
+            f" not known, and these were left alone: {foreign}: let it run where a query gives no"
+            " rows"
+            for revision, error in sorted(self._owned.unreadable.items())
+            if foreign
+        ]
+
+    def tell_foreign(self, plan: Plan) -> None:
+        """Leave the names of what is foreign with the command, and list them if it was asked."""
+        environment = self._context.migration_context.environment_context
+        if environment is None:
+            return
+        names = sorted(plan.foreign)
+        environment.config.attributes[FOREIGN] = names
+        if "foreign" in x_arguments(self._context.migration_context):
+            for name in names:
+                environment.config.print_stdout("left alone: %s", name)
+
+    def _beside(self, found: Catalog, known: set[Name]) -> Iterator[str]:
+        """Yield what stands in the same schemas, and belongs to no model and no revision."""
+        context = self._context.migration_context
+        known = known | {self._key(context.version_table_schema, context.version_table)}
+        for key in found.tables.keys() - known:
+            yield f"table {place(key)}"
+        yield from found.others
 
     def _accepted(self) -> Iterator[tuple[Name, sa.Table]]:
         """Yield the tables of the models that are to be compared."""

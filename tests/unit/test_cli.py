@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from ragstore import __version__, cli, exceptions
+from ragstore import __version__, cli, exceptions, migrations
 from ragstore.conf import settings
 
 REFUSED = "postgresql://ann:geheim@127.0.0.1:1/rag"
@@ -238,9 +238,20 @@ def test_unknown_error_keeps_its_traceback() -> None:
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_codes_of_check(error: exceptions.RagstoreError, code: int) -> None:
+def test_codes_of_check(
+    error: exceptions.RagstoreError, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A script can tell a schema that differs from one that is behind or cannot be read."""
-    assert cli._code_of(error) == code
+
+    def refuse(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(migrations, "check", refuse)
+    done = run("migrate", "check")
+
+    assert (done.exit_code, done.stdout) == (code, "")
+    assert done.stderr == f"Error: {error}\n"
+    assert run("migrate", "check", "--json").exit_code == code
 
 
 # --- warnings ----------------------------------------------------------------------------------

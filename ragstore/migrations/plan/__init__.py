@@ -12,7 +12,7 @@ from ragstore.migrations.plan.columns import (
 from ragstore.migrations.plan.context import Accepts, Context, Pair
 from ragstore.migrations.plan.keys import compare_foreign_keys, compare_keys
 from ragstore.migrations.plan.renamed import rename
-from ragstore.migrations.plan.steps import Difference, Phase, Plan
+from ragstore.migrations.plan.steps import Difference, Phase, Plan, place
 from ragstore.migrations.plan.tables import (
     compare_options,
     create_tables,
@@ -22,7 +22,7 @@ from ragstore.migrations.plan.tables import (
 from ragstore.migrations.plan.types import compare_types, ensure_extensions
 from ragstore.types import Function
 
-__all__ = ["Accepts", "Context", "Difference", "Pair", "Phase", "Plan", "make_plan"]
+__all__ = ["Accepts", "Context", "Difference", "Pair", "Phase", "Plan", "make_plan", "place"]
 
 
 def make_plan(context: Context, functions: Mapping[str, Function]) -> Plan:
