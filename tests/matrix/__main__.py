@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+import traceback
 import warnings
 from pathlib import Path
 from time import perf_counter
@@ -42,12 +43,22 @@ def _run(bench: Bench, cases: list[Case], mode: Mode, directory: Path) -> list[O
     for number, case in enumerate(cases):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            outcomes.append(run(bench, case, directory / str(number), mode))
+            outcomes.append(_of(bench, case, mode, directory / str(number)))
         if outcomes[-1].problems and mode == "ours":
             sys.stderr.write(f"{outcomes[-1]}\n")
     seconds = perf_counter() - started
     sys.stderr.write(f"{mode}: {len(cases)} rows in {seconds:.0f} s\n")
     return outcomes
+
+
+def _of(bench: Bench, case: Case, mode: Mode, directory: Path) -> Outcome:
+    """Run a row; one that cannot even be tried must not hide those after it."""
+    try:
+        return run(bench, case, directory, mode)
+    except Exception as exc:
+        outcome = Outcome(case, mode, trace=traceback.format_exc())
+        outcome.problems.append(f"the row cannot be run: {type(exc).__name__}: {exc}")
+        return outcome
 
 
 def _options() -> argparse.Namespace:
