@@ -9,11 +9,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from ragstore.migrations.facts import Domain
+
 _INTEGERS = ("smallint", "integer", "bigint")
 _FRACTIONS = ("numeric", "double precision", "real")
 _BITS = {"smallint": 15, "integer": 31, "bigint": 63}
 _SIZED = re.compile(r"([a-z ]+?)(?:\((\d+)(?:,(\d+))?\))?(\[\])?")
 _TEXTS = frozenset({"text", "character varying", "character"})
+_VALUE = re.compile(r"\bVALUE\b")
 _VECTORS = frozenset({"vector", "halfvec", "sparsevec", "bit"})
 
 
@@ -61,6 +64,8 @@ def conversion(
     if old_values or new_values:
         return _of_enums(old, new, old_values, new_values)
     before, after = _Type.of(old), _Type.of(new)
+    if before.is_array != after.is_array and "vector" in (before.base, after.base):
+        return _between_array_and_vector(before, after, new)
     if before.is_array or after.is_array:
         return _of_arrays(before, after, new)
     if after.base in _TEXTS:
@@ -72,6 +77,23 @@ def conversion(
     if after.base == "numeric" and before.base in (*_INTEGERS, "numeric"):
         return _to_numeric(before, after)
     return _of_others(before, after, new)
+
+
+def into_domain(change: Conversion, domain: Domain, name: str) -> Conversion:
+    """Return how values that become the type below ``domain`` become its own; ``name`` is it."""
+    value = f"({change.using or '{0}'})"
+    conditions = [f"{value} IS NOT NULL"] if not domain.nullable else []
+    # Its checks are written as "CHECK ((VALUE > 0))"; braces are the name's place here.
+    conditions += [
+        _VALUE.sub(
+            lambda _: value, check.removeprefix("CHECK ").replace("{", "{{").replace("}", "}}")
+        )
+        for _, check in domain.checks
+    ]
+    lost = [change.lost] if change.lost else []
+    lost += [f"NOT ({condition})" for condition in conditions]
+    question = change.question if not conditions else f"it is no {name}"
+    return Conversion(f"{value}::{name}", " OR ".join(lost) or None, question)
 
 
 def _of_enums(
@@ -122,7 +144,20 @@ def _of_vectors(before: _Type, after: _Type, new: str) -> Conversion | None:
         return Conversion(None, lost, f"it has another number of dimensions than {after.size}")
     if before.base == "halfvec" and after.base == "vector" and before.size == after.size:
         return Conversion(f"{{0}}::{new}")
-    return None  # the values must be made again, or lose digits
+    if before.base == "vector" and after.base == "halfvec" and before.size == after.size:
+        lost = f"{{0}} <> {{0}}::{new}::vector"
+        return Conversion(f"{{0}}::{new}", lost, _ROUNDED.format(new))
+    return None  # the values must be made again
+
+
+def _between_array_and_vector(before: _Type, after: _Type, new: str) -> Conversion | None:
+    """Return how a real[] becomes a vector, and back: the elements are the same."""
+    if before.is_array and before.base == "real" and after.size is not None:
+        # The cast refuses what is NULL, empty or nested: it is only tried on what it takes.
+        flat = "array_ndims({0}) = 1 AND array_position({0}, NULL) IS NULL"
+        lost = f"NOT coalesce({flat} AND cardinality({{0}}) = {after.size}, {{0}} IS NULL)"
+        return Conversion(f"{{0}}::{new}", lost, f"it has not {after.size} numbers in a row")
+    return Conversion(f"{{0}}::{new}") if after.is_array and after.base == "real" else None
 
 
 def _of_integers(old: str, new: str) -> Conversion:
@@ -169,10 +204,17 @@ _THERE_AND_BACK = {
     ("timestamp without time zone", "date"),
     ("timestamp without time zone", "timestamp without time zone"),
     ("timestamp with time zone", "timestamp with time zone"),
+    ("interval", "interval"),
     ("json", "jsonb"),
 }
 # Pairs with a cast that cannot fail or lose anything.
-_CAST = {("boolean", "integer"), ("jsonb", "json")}
+_CAST = {
+    ("boolean", "integer"),
+    ("jsonb", "json"),
+    ("text", "citext"),
+    ("character varying", "citext"),
+}
+_ROUNDED = "as {} it would not be the same: if it may be rounded, this line can go"
 _ZONES = {
     ("timestamp without time zone", "timestamp with time zone"),
     ("timestamp with time zone", "timestamp without time zone"),
@@ -188,13 +230,15 @@ def _of_others(before: _Type, after: _Type, new: str) -> Conversion | None:
     if pair in _ZONES:
         question = "is the time without a zone the one of UTC? Then this line can go"
         return Conversion("{0} AT TIME ZONE 'UTC'", "{0} IS NOT NULL", question)
+    if pair == ("interval", "interval") and (after.size or 6) >= (before.size or 6):
+        return Conversion()
     if pair in _THERE_AND_BACK:
         old = before.base if before.size is None else f"{before.base}({before.size})"
         if pair[0] == "json":
             lost = "{0}::text <> {0}::jsonb::text"
         else:
             lost = f"{{0}} <> {{0}}::{new}::{old}"
-        return Conversion(f"{{0}}::{new}", lost, f"as {new} it would not be the same")
+        return Conversion(f"{{0}}::{new}", lost, _ROUNDED.format(new))
     if before.base in _FRACTIONS and after.base in _INTEGERS:
         limit = 2 ** _BITS[after.base]
         lost = f"{{0}} <> trunc({{0}}) OR {{0}} NOT BETWEEN {-limit} AND {limit - 1}"

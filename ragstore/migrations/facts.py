@@ -144,6 +144,11 @@ class Domain:
     checks: tuple[tuple[str, str], ...] = ()
     used_by: tuple[tuple[Name, str], ...] = ()
 
+    @property
+    def key(self) -> Name:
+        """Return the schema and name."""
+        return (self.schema, self.name)
+
 
 @dataclass(frozen=True)
 class Routine:

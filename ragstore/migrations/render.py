@@ -9,6 +9,9 @@ from alembic.autogenerate.api import AutogenContext
 from pgvector.sqlalchemy import BIT, HALFVEC, SPARSEVEC, VECTOR
 from sqlalchemy.types import TypeDecorator
 
+from ragstore.migrations.operations.base import IMPORT
+from ragstore.migrations.sqltext import SqlType
+
 # Decorators that only change the Python side. A revision names what the column is in the
 # database, so that it runs whatever becomes of the package the decorator came from.
 _UNWRAPPED = ("ragstore.", "sqlmodel.")
@@ -27,6 +30,9 @@ def render_item(kind: str, item: Any, context: AutogenContext) -> str | Literal[
         return _pgvector("BIT", getattr(item.impl, "length", None), context)
     if isinstance(item, (VECTOR, HALFVEC, SPARSEVEC)):
         return _pgvector(type(item).__name__, item.dim, context)
+    if isinstance(item, SqlType):
+        context.imports.add(IMPORT)
+        return f"ragstore.migrations.operations.SqlType({item.sql!r})"
     return False
 
 

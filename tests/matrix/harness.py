@@ -189,9 +189,9 @@ def _prove(project: Project, outcome: Outcome, wanted: reading.Catalog) -> None:
     _execute(project.url, case.beside)
     _seed(project, case)
     before = _autogenerate(project, outcome)
-    if case.kind == "decision":
+    if case.kind == "decision":  # whose partitions may go with their rows
         _empty(project, case)
-        _both_ways(project, outcome, wanted, before)
+        _both_ways(project, outcome, wanted, project.catalog())
         _seed(project, case)
         _decide(project, outcome, wanted)
     else:

@@ -20,7 +20,7 @@ Catalog = dict[str, str]
 # What somebody else may have made beside the models' objects.
 _FURTHER = """
 SELECT 'partition ' || c.oid::regclass, pg_get_expr(relpartbound, c.oid)
-FROM pg_class c WHERE relispartition AND relkind <> 'i'
+FROM pg_class c WHERE relispartition AND relkind NOT IN ('i', 'I')
 UNION ALL
 SELECT 'foreign table ' || c.oid::regclass, s.srvname
 FROM pg_class c JOIN pg_foreign_table f ON f.ftrelid = c.oid JOIN pg_foreign_server s

@@ -200,7 +200,9 @@ def test_no_trigger(table: Table) -> None:
     assert list(table.dispatch.after_create) == []
 
 
-@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
+@pytest.mark.parametrize(
+    "model", sorted(MODELS, key=lambda model: model.__name__), ids=lambda model: model.__name__
+)
 def test_every_column_is_explained(model: type[SQLModel]) -> None:
     """The docstring of a model explains each of its columns."""
     explained = re.findall(r"``(\w+)``", model.__doc__ or "")

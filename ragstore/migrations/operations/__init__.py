@@ -57,6 +57,7 @@ from ragstore.migrations.operations.tables import (
     SetTableOptionsOp,
 )
 from ragstore.migrations.operations.values import ConvertColumnOp, DropColumnOp, RestoreColumnOp
+from ragstore.migrations.sqltext import SqlType
 
 __all__ = [
     "IMPORT",
@@ -99,5 +100,6 @@ __all__ = [
     "SetLoggedOp",
     "SetNumberingOp",
     "SetTableOptionsOp",
+    "SqlType",
     "check_extension_version",
 ]

@@ -19,7 +19,11 @@ from ragstore.migrations.plan.tables import (
     drop_tables,
     replace_partitioned,
 )
-from ragstore.migrations.plan.types import compare_types, ensure_extensions
+from ragstore.migrations.plan.types import (
+    compare_types,
+    drop_empty_schemas,
+    ensure_extensions,
+)
 from ragstore.types import Function
 
 __all__ = ["Accepts", "Context", "Difference", "Pair", "Phase", "Plan", "make_plan", "place"]
@@ -43,4 +47,5 @@ def make_plan(context: Context, functions: Mapping[str, Function]) -> Plan:
     for pair in pairs:
         compare_foreign_keys(context, pair)
     ensure_extensions(context)
+    drop_empty_schemas(context)
     return context.plan

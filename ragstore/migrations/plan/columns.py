@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,8 +11,8 @@ from alembic.operations import MigrateOperation
 from alembic.operations import ops as alembic_ops
 from sqlalchemy import DefaultClause
 
-from ragstore.migrations.conversions import Conversion, conversion
-from ragstore.migrations.facts import Column, Name
+from ragstore.migrations.conversions import Conversion, conversion, into_domain
+from ragstore.migrations.facts import Column, Domain, Name
 from ragstore.migrations.fillers import filler
 from ragstore.migrations.objects import column_of, default_of, printed, sequence_options
 from ragstore.migrations.operations import (
@@ -38,6 +39,12 @@ def replaced_columns(context: Context, pair: Pair) -> set[str]:
     gone = {name for name in pair.found.columns if _is_dropped(context, pair, name)}
     both = pair.found.columns.keys() & pair.wanted.columns.keys()
     anew = {name for name in both if _is_made_anew(context, pair, name)}
+    anew |= {
+        name
+        for name in both
+        if pair.found.columns[name].generated
+        and context.calls_remade(pair.found.columns[name].default)
+    }
     moved = {name for name in both if _is_converted(context, pair, name)} | gone | anew
     # Postgres refuses to touch a column that a generated one is computed from.
     computed = {
@@ -117,12 +124,19 @@ def _is_made_anew(context: Context, pair: Pair, name: str) -> bool:
 
 
 def _conversion(context: Context, old: Column, new: Column) -> Conversion | None:
-    return conversion(
-        old.type,
-        new.type,
+    domains = {**context.found.domains, **context.wanted.domains}
+    source, target = _domain(domains, old.type), _domain(domains, new.type)
+    change = conversion(
+        source.type if source else old.type,
+        target.type if target else new.type,
         old_values=_values(context.found.enums, old.type),
         new_values=_values(context.wanted.enums, new.type),
     )
+    return change if change is None or target is None else into_domain(change, target, new.type)
+
+
+def _domain(domains: Mapping[Name, Domain], kind: str) -> Domain | None:
+    return next((each for each in domains.values() if printed(*each.key) == kind), None)
 
 
 def _values(enums: Any, kind: str) -> tuple[str, ...]:
@@ -178,6 +192,8 @@ def _compare(context: Context, pair: Pair, name: str, *, is_replaced: bool) -> N
         found, wanted = _without_foreign_comment(context, pair, found, wanted)
     is_same = pair.same_column(name, *_ALL[:-1]) and found.comment == wanted.comment
     if is_same and not is_replaced:
+        if not found.generated and context.calls_remade(found.default):
+            context.plan.follow(*_default_anew(context, pair, found, wanted))
         return
     difference = _difference(pair.key, wanted, _what_differs(pair, found, wanted))
     is_computed_at_read = found.generated == "v" and not wanted.generated
@@ -280,6 +296,17 @@ def _altered(
         # After the type: Postgres lets an identity's sequence follow it.
         steps.append((Phase.COLUMNS, _numbering(pair, found, wanted)))
     return steps
+
+
+def _default_anew(
+    context: Context, pair: Pair, found: Column, wanted: Column
+) -> list[tuple[Phase, MigrateOperation]]:
+    """Return the steps that take a default away and bring it back: its function is made anew."""
+    bare = replace(found, default=None)
+    return [
+        (Phase.DROP_GENERATED, _alter(context, pair, found, bare, {"default"})),
+        (Phase.COLUMNS, _alter(context, pair, bare, wanted, {"default"})),
+    ]
 
 
 def _changes(pair: Pair, found: Column, wanted: Column) -> set[str]:

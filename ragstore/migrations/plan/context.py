@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -97,10 +98,19 @@ class Context:
     """The columns of each table that stay in an upgrade, and that its downgrade makes anew."""
     converted: set[str] = field(default_factory=set)
     """The enumerated types, as they are printed, that are replaced by others of their names."""
+    remade_functions: set[str] = field(default_factory=set)
+    """The functions, as they are printed, that are dropped and made anew."""
 
     def falling(self, table: Name) -> set[str]:
         """Return the columns that what mentions them falls with, in either direction."""
         return self.replaced.get(table, set()) | self.refreshed.get(table, set())
+
+    def calls_remade(self, expression: str | None) -> bool:
+        """Tell whether an expression may call a function that is dropped and made anew."""
+        return any(
+            re.search(rf'(?<![\w".]){re.escape(name)}\(', expression or "")
+            for name in self.remade_functions
+        )
 
 
 def shape_of_constraint(constraint: Constraint) -> tuple[Any, ...]:

@@ -128,6 +128,8 @@ def _must_be_anew(context: Context, pair: Pair, constraint: Constraint) -> bool:
     """Tell whether a constraint falls with a column, or with the key that it rests on."""
     if context.falling(pair.key) & set(constraint.columns):
         return True
+    if constraint.kind in "cx" and context.calls_remade(constraint.definition):
+        return True
     if constraint.kind != "f" or constraint.refers_to is None:
         return False
     if constraint.rests_on and (constraint.refers_to, constraint.rests_on) in context.dropped_keys:
@@ -183,7 +185,7 @@ def _compare_indexes(context: Context, pair: Pair) -> None:
 
 def _compare_index(context: Context, pair: Pair, found: Index, wanted: Index) -> None:
     is_same = pair.same_index(found.name, wanted.name)
-    falls = bool(context.falling(pair.key) & found.columns)
+    falls = _falls(context, pair, found)
     if is_same and not falls:
         return
     steps = (
@@ -197,12 +199,17 @@ def _compare_index(context: Context, pair: Pair, found: Index, wanted: Index) ->
     context.plan.add(_index_difference(pair.key, wanted.name, what), *steps)
 
 
+def _falls(context: Context, pair: Pair, index: Index) -> bool:
+    """Tell whether an index falls with a column, or with a function that it calls."""
+    return bool(context.falling(pair.key) & index.columns) or context.calls_remade(index.definition)
+
+
 def _leave_or_drop_index(context: Context, pair: Pair, index: Index) -> None:
     sa_index = index_of(index, pair.found)
     is_ours = context.owned.owns_index(pair.key[0], index.name) and context.accepts(
         sa_index, index.name, "index", True, None
     )
-    falls = bool(context.falling(pair.key) & index.columns)
+    falls = _falls(context, pair, index)
     stays = index.columns <= pair.wanted.columns.keys()
     if is_ours or (falls and not stays):
         difference = _index_difference(pair.key, index.name, "is not in the models")
@@ -258,7 +265,9 @@ def described(index: Index) -> str:
 
 
 def _create(table: Table, constraint: Constraint) -> MigrateOperation:
-    if constraint.kind == "p" or is_special(constraint) or not constraint.validated:
+    # Alembic looks for the included columns in a table that has the key's only.
+    by_definition = constraint.kind == "p" or bool(constraint.included)
+    if by_definition or is_special(constraint) or not constraint.validated:
         return CreateConstraintOp(
             constraint.name, table.name, constraint.definition, schema=table.schema
         )

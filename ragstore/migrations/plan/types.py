@@ -18,6 +18,7 @@ from ragstore.migrations.operations import (
     CreateSequenceOp,
     DropEnumOp,
     DropFunctionOp,
+    DropSchemaIfEmptyOp,
     DropSequenceOp,
     EnsureExtensionOp,
     EnsureSchemaOp,
@@ -199,15 +200,20 @@ def _compare_routines(context: Context, functions: Mapping[str, Function]) -> No
     found, wanted = context.found.routines, context.wanted.routines
     for key in sorted(wanted, key=str):
         name = f"{place(key[:2])}({', '.join(key[2])})"
-        operation = CreateFunctionOp(functions[key[1]])
+        create = CreateFunctionOp(functions[key[1]])
         if key not in found:
             difference = Difference("function", name, "is not in the database")
+            context.plan.add(difference, (Phase.TYPES, create))
+        elif _head(found[key]) != _head(wanted[key]):
+            difference = Difference("function", name, "has another result or other argument names")
+            drop = _dropping(found[key])
+            context.remade_functions.add(printed(*key[:2]))
+            # Between what falls with it and what is made with it.
+            context.plan.add(difference, (Phase.CONVERT_TYPES, drop), (Phase.CONVERT_TYPES, create))
         elif found[key].definition != wanted[key].definition:
             difference = Difference("function", name, "has another body or other options")
-            operation = CreateFunctionOp(functions[key[1]], existing=found[key].definition)
-        else:
-            continue
-        context.plan.add(difference, (Phase.TYPES, operation))
+            create = CreateFunctionOp(functions[key[1]], existing=found[key].definition)
+            context.plan.add(difference, (Phase.TYPES, create))
     for key in sorted(found.keys() - wanted.keys(), key=str):
         name = f"{place(key[:2])}({', '.join(key[2])})"
         if context.owned.owns_routine(*key[:2]):
@@ -215,6 +221,20 @@ def _compare_routines(context: Context, functions: Mapping[str, Function]) -> No
             context.plan.add(difference, (Phase.DROP_TYPES, _dropping(found[key])))
         else:
             context.plan.foreign.append(f"function {name}")
+
+
+def _head(routine: Routine) -> str:
+    """Return what ``CREATE OR REPLACE`` cannot change: arguments and result."""
+    return routine.definition.partition("\n LANGUAGE ")[0]
+
+
+def drop_empty_schemas(context: Context) -> None:
+    """Drop each schema of this history with the last table that stood in it."""
+    staying = (context.found.tables.keys() - context.surplus) | context.wanted.tables.keys()
+    left = {schema for schema, _ in context.surplus} - {schema for schema, _ in staying}
+    for name in sorted(schema for schema in left if schema is not None):
+        if context.owned.owns_schema(name):
+            context.plan.follow((Phase.DROP_TYPES, DropSchemaIfEmptyOp(name)))
 
 
 def _dropping(routine: Routine) -> MigrateOperation:

@@ -45,6 +45,21 @@ def checked(body: str) -> MetaData:
     return metadata
 
 
+def called(argument: str) -> MetaData:
+    """Return items with all that may call a function, whose argument has that name."""
+    metadata = declared(
+        f"SELECT upper({argument})",
+        column=Column("shown", Text, Computed("shown(title)", persisted=True), index=True),
+        arguments=[(argument, "text")],
+    )
+    table = metadata.tables["item"]
+    table.append_constraint(CheckConstraint("shown(title) <> ''", name="item_shown"))
+    Index("item_by_shown", text("shown(title)"), _table=table)
+    Index("item_where_shown", "title", postgresql_where=text("shown(title) <> 'x'"), _table=table)
+    table.append_column(Column("loud", Text, server_default=text("shown('new')")))
+    return metadata
+
+
 PLPGSQL = "BEGIN RETURN upper(word) || ':100%'; END"
 
 CASES: list[Case] = [
@@ -76,6 +91,7 @@ CASES: list[Case] = [
         lambda: declared(UPPER),
         lambda: declared("SELECT length(word)", returns="integer"),
     ),
+    change("function-argument-name-of-what-is-used", lambda: called("a"), lambda: called("b")),
     change(
         "function-volatility",
         lambda: declared(UPPER),

@@ -36,6 +36,11 @@ OTHERS = (
     'ALTER DATABASE "{database}" SET search_path = public, extensions'
 )
 MIXED = "INSERT INTO item (title, embedding) VALUES ('a', '[1,2,3]'), ('b', '[1,2]'), ('c', NULL);"
+FINE = "INSERT INTO item (title, embedding) VALUES ('a', '[0.1,0.2,0.3]'), ('b', '[1,2,3]');"
+LENGTHS = (
+    "INSERT INTO item (title, embedding) VALUES ('a', '{1}'), ('b', '{1,2}'), ('c', NULL),"
+    " ('d', '{}'), ('e', '{NULL}'), ('f', '{{1},{2}}');"
+)
 
 CASES: list[Case] = [
     _row("column-added", item, embedded(VECTOR(3))),
@@ -70,7 +75,7 @@ CASES: list[Case] = [
     _row(
         "extension-in-another-schema",
         item,
-        embedded(VECTOR(3), Column("note", Text)),
+        lambda: item(Column("embedding", VECTOR(3)), Column("note", Text)),
         prepare=OTHERS,
         bare=True,
     ),
@@ -103,6 +108,8 @@ CASES: list[Case] = [
     _asks("dimensions-given-that-rows-have-not", VECTOR(), VECTOR(3), seed=MIXED),
     _asks("to-bit", VECTOR(3), BIT(3)),
     _asks("to-sparsevec", VECTOR(3), SPARSEVEC(3)),
+    _asks("to-halfvec-with-other-values", VECTOR(3), HALFVEC(3), seed=FINE),
+    _asks("from-array-of-other-lengths", ARRAY(Float(24)), VECTOR(1), seed=LENGTHS),
     _asks("to-halfvec-and-other-dimensions", VECTOR(3), HALFVEC(4)),
     _asks("text-to-vector", Text(), VECTOR(3)),
     decision(
