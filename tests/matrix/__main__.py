@@ -1,6 +1,7 @@
 """Run the matrix and print it: ``python -m tests.matrix``.
 
-A run of every row in both modes, on the newest server, is also written into the documentation.
+A run of every row is also written into the documentation, between its marks: the tables of a run
+in both modes on the newest server, and the one line of any run on an older one.
 """
 
 from __future__ import annotations
@@ -30,11 +31,15 @@ def main() -> int:
         skipped = {case.id for case in chosen if bench.lacks(case.extensions, case.version)}
         cases = [case for case in chosen if case.id not in skipped]
         rows = {mode: _run(bench, cases, mode, Path(directory)) for mode in modes}
-        text = report.document(rows, bench.versions, skipped)
+        server = bench.versions
         bench.close()
-    sys.stdout.write(text + "\n")
-    if options.k is None and not options.ours_only and options.server == servers.VERSIONS[0]:
-        report.write(text)
+    summary, listing = report.summary(rows, server, skipped), report.listing(rows)
+    sys.stdout.write(f"{summary}\n\n{listing}\n")
+    if options.k is None and options.server != servers.VERSIONS[0]:
+        report.write(report.one_line(rows, server, skipped), f"matrix {options.server}")
+    elif options.k is None and not options.ours_only:
+        report.write(summary, "matrix")
+        report.write(listing, "matrix", report.ROWS_PAGE)
     return int(any(outcome.problems for outcome in rows["ours"]))
 
 
@@ -66,9 +71,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("-k", metavar="WORD", help="only the rows whose kind-id contains this")
     parser.add_argument("--ours-only", action="store_true", help="leave out stock Alembic")
     parser.add_argument("--server", type=int, choices=servers.VERSIONS, default=18)
-    parser.add_argument(
-        "--write", action="store_true", help=f"write the table into {report.PAGE.name}"
-    )
     return parser.parse_args()
 
 

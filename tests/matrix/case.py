@@ -16,7 +16,7 @@ Model = Callable[[], MetaData]
 class Case:
     """A row.
 
-    ``before`` and ``after`` build a MetaData anew at each call. ``seed`` is SQL that fills the
+    ``topic`` is the theme of the module that it stands in.     ``before`` and ``after`` build a MetaData anew at each call. ``seed`` is SQL that fills the
     tables of ``before``; None means three rows in each. ``clear`` takes out what it put in; without
     it the tables are truncated. ``needs`` are extensions, and ``pg17`` for
     PostgreSQL 17 or newer. ``prepare`` is SQL run in the database before anything else, ``beside``
@@ -40,6 +40,7 @@ class Case:
     says: str = ""
     bare: bool = False
     as_owner: bool = False
+    topic: str = ""
 
     @property
     def extensions(self) -> frozenset[str]:

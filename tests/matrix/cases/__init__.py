@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
+from dataclasses import replace
 
 from tests.matrix.case import Case
 
@@ -11,7 +13,9 @@ from tests.matrix.case import Case
 def _collect() -> list[Case]:
     found: list[Case] = []
     for module in sorted(info.name for info in pkgutil.iter_modules(__path__)):
-        found += importlib.import_module(f"{__name__}.{module}").CASES
+        theme = importlib.import_module(f"{__name__}.{module}")
+        topic = re.split("[:;,.]", theme.__doc__ or module)[0]
+        found += [replace(case, topic=topic) for case in theme.CASES]
     names = [case.id for case in found]
     twice = {name for name in names if names.count(name) > 1}
     if twice:
