@@ -79,6 +79,15 @@ def conversion(
     return _of_others(before, after, new)
 
 
+def are_alike(old: str, new: str) -> bool:
+    """Tell whether Postgres gives a default of one type to a column of the other by itself."""
+    before, after = _Type.of(old), _Type.of(new)
+    if before.is_array != after.is_array:
+        return False
+    bases = {before.base, after.base}
+    return len(bases) == 1 or bases <= _TEXTS or bases <= {*_INTEGERS, *_FRACTIONS}
+
+
 def into_domain(change: Conversion, domain: Domain, name: str) -> Conversion:
     """Return how values that become the type below ``domain`` become its own; ``name`` is it."""
     value = f"({change.using or '{0}'})"

@@ -11,7 +11,7 @@ from alembic.operations import MigrateOperation
 from alembic.operations import ops as alembic_ops
 from sqlalchemy import DefaultClause
 
-from ragstore.migrations.conversions import Conversion, conversion, into_domain
+from ragstore.migrations.conversions import Conversion, are_alike, conversion, into_domain
 from ragstore.migrations.facts import Column, Domain, Name
 from ragstore.migrations.fillers import filler
 from ragstore.migrations.objects import column_of, default_of, printed, sequence_options
@@ -347,17 +347,25 @@ def _guards(
 def _steps(
     context: Context, pair: Pair, found: Column, wanted: Column, changes: set[str]
 ) -> list[tuple[Phase, MigrateOperation]]:
-    """Return the alterations; a default that the new type may not take is dropped before."""
+    """Return the alterations; a default that the other type may not take is out of its way.
+
+    In an upgrade that is the old default, and in its downgrade the new one.
+    """
     is_enum = found.type.removesuffix("[]") in context.converted and "default" in changes
     is_other = "type" in changes and found.type != wanted.type
-    if found.default is None or not (is_enum or is_other):
-        return [(Phase.COLUMNS, _alter(context, pair, found, wanted, changes))]
-    bare = replace(found, default=None)
-    later = changes - {"default"} if wanted.default is None else changes | {"default"}
-    before = Phase.DROP_GENERATED if is_enum else Phase.COLUMNS  # an enum's values come between
-    steps = [(before, _alter(context, pair, found, bare, {"default"}))]
-    if later:
-        steps.append((Phase.COLUMNS, _alter(context, pair, bare, wanted, later)))
+    steps: list[tuple[Phase, MigrateOperation]] = []
+    if found.default is not None and (is_enum or is_other):
+        bare = replace(found, default=None)
+        before = Phase.DROP_GENERATED if is_enum else Phase.COLUMNS  # an enum's values come between
+        steps.append((before, _alter(context, pair, found, bare, {"default"})))
+        changes = changes - {"default"} if wanted.default is None else changes | {"default"}
+        found = bare
+    if is_other and "default" in changes and not are_alike(found.type, wanted.type):
+        bare = replace(wanted, default=None)
+        steps.append((Phase.COLUMNS, _alter(context, pair, found, bare, changes - {"default"})))
+        found, changes = bare, {"default"}
+    if changes:
+        steps.append((Phase.COLUMNS, _alter(context, pair, found, wanted, changes)))
     return steps
 
 
