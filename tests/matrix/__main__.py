@@ -60,7 +60,7 @@ def _of(bench: Bench, case: Case, mode: Mode, directory: Path) -> Outcome:
     """Run a row; one that cannot even be tried must not hide those after it."""
     try:
         return run(bench, case, directory, mode)
-    except Exception as exc:
+    except Exception as exc:  # noqa: BLE001 - it is told, and the others are run
         outcome = Outcome(case, mode, trace=traceback.format_exc())
         outcome.problems.append(f"the row cannot be run: {type(exc).__name__}: {exc}")
         return outcome

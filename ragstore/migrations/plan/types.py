@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from alembic.operations import MigrateOperation
 from alembic.operations.ops import AddColumnOp, AlterColumnOp, CreateIndexOp, CreateTableOp
@@ -27,6 +27,7 @@ from ragstore.migrations.operations import (
 )
 from ragstore.migrations.plan.context import Context
 from ragstore.migrations.plan.steps import Difference, Phase, changed, place
+from ragstore.migrations.rebuild import NewNames
 from ragstore.types import Function
 
 
@@ -81,14 +82,14 @@ def _change_values(context: Context, found: Enum, wanted: Enum) -> None:
     difference = Difference("enum", place(key), what)
     kept = tuple(value for value in wanted.values if value in found.values)
     if kept == found.values and not _are_used_at_once(context, found, wanted):
-        phase, steps = Phase.TYPES, list(_added(found, wanted))
+        phase, steps = Phase.TYPES, list(_added(context, found, wanted))
     else:
         phase, steps = Phase.CONVERT_TYPES, list(_replaced(context, found, wanted))
         context.converted.add(printed(*key))
     context.plan.add(difference, *((phase, step) for step in steps))
 
 
-def _added(found: Enum, wanted: Enum) -> Iterator[MigrateOperation]:
+def _added(context: Context, found: Enum, wanted: Enum) -> Iterator[MigrateOperation]:
     values = list(found.values)
     for position, value in enumerate(wanted.values):
         if value in values:
@@ -100,19 +101,26 @@ def _added(found: Enum, wanted: Enum) -> Iterator[MigrateOperation]:
             before=before,
             schema=wanted.schema,
             existing_values=tuple(values),
-            columns=_columns(found),
+            columns=_columns(context, found.used_by),
         )
         values.insert(position, value)
 
 
 def _replaced(context: Context, found: Enum, wanted: Enum) -> Iterator[MigrateOperation]:
     removed = [value for value in found.values if value not in wanted.values]
-    for key, column in found.used_by if removed else ():
+    # Tables that are dropped, or dropped and made anew, are not there when it is converted.
+    gone = context.surplus | {
+        pair.old_key
+        for pair in context.pairs.values()
+        if not pair.same(lambda table: table.partition_key)
+    }
+    used_by = [(key, column) for key, column in found.used_by if key not in gone]
+    for key, column in used_by if removed else ():
         yield _question(context, found, wanted, key, column, removed)
     yield ReplaceEnumOp(
         wanted.name,
         wanted.values,
-        _columns(found),
+        _columns(context, used_by),
         schema=wanted.schema,
         existing_values=found.values,
     )
@@ -121,10 +129,11 @@ def _replaced(context: Context, found: Enum, wanted: Enum) -> Iterator[MigrateOp
 def _question(
     context: Context, found: Enum, wanted: Enum, key: Name, column: str, removed: list[str]
 ) -> MigrateOperation:
-    table, name = printed(*key), printed(None, column)
-    listed = ", ".join("'" + value.replace("'", "''") + "'" for value in removed)
     known = context.found.tables.get(key)
     is_array = known is not None and known.columns[column].type.endswith("[]")
+    ((key, column),) = _renamed(context, [(key, column)])
+    table, name = printed(*key), printed(None, column)
+    listed = ", ".join("'" + value.replace("'", "''") + "'" for value in removed)
     where = f"{name}::text[] && ARRAY[{listed}]" if is_array else f"{name}::text IN ({listed})"
     question = (
         f"{place(key, column)} loses the value {' and '.join(map(repr, removed))}: what do rows"
@@ -140,10 +149,16 @@ def _question(
     return RequireDecisionOp(question, key[1], where, schema=key[0], advice=advice)
 
 
-def _columns(enum: Enum) -> list[tuple[str, ...]]:
+def _renamed(context: Context, columns: Iterable[tuple[Name, str]]) -> list[tuple[Name, str]]:
+    """Return columns by the names that they have once everything is renamed."""
+    names = NewNames.of(context.renames)
+    return [(names.table(key), names.part("column", key, column)) for key, column in columns]
+
+
+def _columns(context: Context, used_by: Iterable[tuple[Name, str]]) -> list[tuple[str, ...]]:
     return [
         (table, column) if schema is None else (table, column, schema)
-        for (schema, table), column in enum.used_by
+        for (schema, table), column in _renamed(context, used_by)
     ]
 
 

@@ -114,7 +114,18 @@ CASES: list[Case] = [
     change("enum-of-two-tables-value-added", lambda: two("a", "b"), lambda: two("a", "b", "c")),
     change("enum-of-two-tables-reordered", lambda: two("a", "b"), lambda: two("b", "a")),
     change("enum-of-two-tables-added", item, lambda: two("a", "b")),
+    change(
+        "enum-values-reordered-and-a-table-dropped", lambda: two("a", "b"), lambda: state("b", "a")
+    ),
+    change(
+        "enum-value-added-and-a-table-dropped", lambda: two("a", "b"), lambda: state("a", "b", "c")
+    ),
     change("enum-to-text", abc, lambda: item(Column("state", String))),
+    change(
+        "enum-to-text-with-a-default",
+        abc,
+        lambda: item(Column("state", String, server_default="none of them")),
+    ),
     change(
         "text-to-enum",
         lambda: item(Column("state", String)),
@@ -154,6 +165,11 @@ CASES: list[Case] = [
     decision("enum-value-replaced-by-two", abc, lambda: state("a", "b", "x", "y")),
     decision("enum-in-array-value-removed", lambda: many("a", "b", "c"), lambda: many("a", "b")),
     decision("enum-of-two-tables-value-removed", lambda: two("a", "b", "c"), lambda: two("a", "b")),
+    decision(
+        "enum-value-removed-and-a-table-dropped",
+        lambda: two("a", "b", "c"),
+        lambda: state("a", "b"),
+    ),
     decision(
         "enum-value-removed-that-is-the-default",
         lambda: abc(server_default="c"),

@@ -22,7 +22,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-from tests.matrix.case import Case, change, control
+from tests.matrix.case import Case, change, control, decision
 from tests.matrix.models import item, number, table
 
 Old = str | None
@@ -99,12 +99,15 @@ def referring(name: str, old: Old = None) -> MetaData:
     return metadata
 
 
-def enumerated(name: str, old: Old = None) -> MetaData:
+def enumerated(
+    name: str, old: Old = None, *, values: tuple[str, ...] = ("a", "b"), column: str = "state"
+) -> MetaData:
     """Return a table with a type of its own."""
+    renamed = was("state") if column != "state" else {}
     return table(
         name,
         number(),
-        Column("state", Enum("a", "b", name="state"), server_default="a"),
+        Column(column, Enum(*values, name="state"), server_default="a", info=renamed),
         info=was(old),
     )
 
@@ -170,6 +173,21 @@ CASES: list[Case] = [
         lambda: thing("object", "thing", key=Identity()),
     ),
     change("rename-table-with-enum", lambda: enumerated("a"), lambda: enumerated("b", "a")),
+    change(
+        "rename-table-and-column-and-values-reordered",
+        lambda: enumerated("a"),
+        lambda: enumerated("b", "a", values=("b", "a"), column="phase"),
+    ),
+    change(
+        "rename-table-and-column-and-value-added",
+        lambda: enumerated("a"),
+        lambda: enumerated("b", "a", values=("a", "b", "c"), column="phase"),
+    ),
+    decision(
+        "rename-table-and-column-and-value-removed",
+        lambda: enumerated("a", values=("a", "b", "c")),
+        lambda: enumerated("b", "a", column="phase"),
+    ),
     change(
         "rename-table-and-its-column",
         lambda: table("a", number(), Column("body", Text), Index("body_ix", "body")),
