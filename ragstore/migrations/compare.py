@@ -172,7 +172,8 @@ class _Comparison:
         script = self._context.migration_context.script
         if script is None:  # no history: nothing was made by it
             return Owned()
-        return record(script, target_metadata=self._metadatas, default_schema=self._default)
+        target = self._context.metadata
+        return record(script, target_metadata=target, default_schema=self._default)
 
     def _schemas(self, wanted: Catalog) -> set[str]:
         """Return the schemas to read, beside the default one."""
@@ -247,11 +248,6 @@ class _Comparison:
                 old_name=old[1] if old != key else None,
             )
             yield key, pair
-
-
-def describe(difference: Any) -> str:
-    """Say in words what a difference is: ours, or one that another plugin has found."""
-    return str(difference)
 
 
 def x_arguments(context: MigrationContext) -> list[str]:

@@ -82,9 +82,8 @@ def record(
     """Return what the history made, by running its scripts against a recording ``op``.
 
     No database is asked and nothing is printed; ``op`` and ``context`` are left as they were, also
-    inside a running command. The naming convention is that of the running command's metadata, or
-    where none runs that of ``target_metadata``. Objects of ``default_schema`` are known by the
-    schema None, as in a Catalog.
+    inside a running command. The naming convention is that of ``target_metadata``. Objects of
+    ``default_schema`` are known by the schema None, as in a Catalog.
     """
     owned = Owned(made=Made(default_schema=default_schema))
 

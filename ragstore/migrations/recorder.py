@@ -290,12 +290,11 @@ def replay(script: ScriptDirectory, keep: Keep, target_metadata: Any = None) -> 
     """Run the upgrades of the whole history and hand each operation to ``keep``, the oldest first.
 
     No database is asked, and nothing is printed or logged; what else a script does, it does. The
-    names of constraints follow the naming convention of the running command, or where none runs
-    that of ``target_metadata``. Returns the error of each script that failed, by revision.
+    names of constraints follow the naming convention of ``target_metadata``. Returns the error of
+    each script that failed, by revision.
     """
-    running = vars(alembic.op).get("_proxy")
     with _silence():
-        recorder = _recorder(running, keep, target_metadata)
+        recorder = _recorder(keep, target_metadata)
         config = vars(alembic.context).get("config") or Config()
         environment = _Environment(config, script, recorder.migration_context)
         with (
@@ -308,12 +307,10 @@ def replay(script: ScriptDirectory, keep: Keep, target_metadata: Any = None) -> 
     return {revision: error for revision, error in errors if error is not None}
 
 
-def _recorder(running: Operations | None, keep: Keep, target_metadata: Any) -> _Recorder:
+def _recorder(keep: Keep, target_metadata: Any) -> _Recorder:
+    # Not what stands in alembic.op: a command that failed leaves its own there.
     make_dialect: Any = postgresql.dialect  # which has no types
     dialect: Dialect = make_dialect()
-    if running is not None:
-        dialect = running.migration_context.dialect
-        target_metadata = running.migration_context.opts.get("target_metadata")
     bind: Any = InertConnection(dialect, lambda operation: keep(operation, context))
     context = _Context(dialect, bind, {"target_metadata": target_metadata})
     return _Recorder(context, keep)

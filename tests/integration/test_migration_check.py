@@ -50,32 +50,28 @@ DRIFT = [
         "column ragstore_document.title is not in the database",
     ),
     (
-        "ALTER TABLE ragstore_document ADD COLUMN extra int",
-        "column ragstore_document.extra is not in the models",
+        "ALTER TABLE ragstore_chunk DROP CONSTRAINT ragstore_chunk_text_check",
+        "check constraint ragstore_chunk.ragstore_chunk_text_check is not in the database",
     ),
     (
         "ALTER TABLE ragstore_chunk ALTER COLUMN token_count TYPE bigint",
-        "ragstore_chunk.token_count: type is BIGINT, the models have INTEGER",
+        "column ragstore_chunk.token_count type is bigint, the models have integer",
     ),
     (
         "ALTER TABLE ragstore_chunk ALTER COLUMN language SET DEFAULT 'simple'",
-        "ragstore_chunk.language: default is 'simple'::text, the models have 'english'",
+        "column ragstore_chunk.language default is 'simple'::text, the models have 'english'",
     ),
     (
         "ALTER TABLE ragstore_chunk ALTER COLUMN language DROP NOT NULL",
-        "ragstore_chunk.language: nullable is True, the models have False",
+        "column ragstore_chunk.language nullable is yes, the models have no",
     ),
     (
         "DROP INDEX ragstore_chunk_tsv_idx",
         "index ragstore_chunk.ragstore_chunk_tsv_idx is not in the database",
     ),
     (
-        "CREATE INDEX ragstore_extra_idx ON ragstore_chunk (language)",
-        "index ragstore_chunk.ragstore_extra_idx is not in the models",
-    ),
-    (
         "ALTER TABLE ragstore_collection DROP CONSTRAINT ragstore_collection_name_key",
-        "constraint ragstore_collection.ragstore_collection_name_key is not in the database",
+        "unique constraint ragstore_collection.ragstore_collection_name_key is not in the database",
     ),
     (
         "ALTER TABLE ragstore_embedding DROP CONSTRAINT ragstore_embedding_chunk_id_fkey",

@@ -124,9 +124,11 @@ def problems(
         with scratch.opened(connection) as bench:
             bench.build(models, needed)
     except CouldNotCompare as error:
-        assert all(problem in str(error) for problem in error.problems)
-        return error.problems
-    return []
+        refused = error
+    else:
+        return []
+    assert all(problem in str(refused) for problem in refused.problems)
+    return refused.problems
 
 
 Forms = dict[Name, Table]

@@ -343,7 +343,7 @@ def test_no_lock_on_the_tables_of_others(
         bench.rebuild(found, found.tables)
         held = set(watcher.exec_driver_sql(LOCKS).scalars())
 
-    assert held == {"AccessShareLock"}
+    assert held <= {"AccessShareLock"}
 
 
 def test_a_connection_that_is_lost(rich_database: URL, rich_models: list[sa.MetaData]) -> None:

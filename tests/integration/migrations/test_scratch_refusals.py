@@ -151,14 +151,16 @@ BROKEN = [
 def test_what_cannot_be_built_is_named(
     metadata: sa.MetaData, message: str, empty_database: URL
 ) -> None:
-    """The message names the object, has the server's words and, where known, the remedy."""
+    """The message names the object, has the server's words and, where known, the remedy.
+
+    What uses the object cannot be built either, and is named after it.
+    """
     with connected(empty_database) as connection:
         told = problems(connection, [metadata])
 
         assert left_behind(connection) == []
         assert connection.exec_driver_sql("SELECT 1").scalar() == 1
-    assert len(told) == 1
-    assert re.match(message, told[0])
+    assert len([line for line in told if re.match(message, line)]) == 1
 
 
 def test_an_unknown_extension(empty_database: URL) -> None:

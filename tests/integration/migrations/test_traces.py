@@ -41,7 +41,7 @@ STAGES = [1, 2, 3, 4]
 OTHERS = """
 SELECT DISTINCT l.mode FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
 JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE l.pid = {pid} AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+WHERE l.pid = {pid} AND l.locktype = 'relation'
   AND n.nspname = 'public'
 """
 BACKEND = """
