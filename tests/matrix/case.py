@@ -16,15 +16,15 @@ Model = Callable[[], MetaData]
 class Case:
     """A row.
 
-    ``topic`` is the theme of the module that it stands in. ``before`` and ``after``
-    build a MetaData anew at each call. ``seed`` is SQL that fills the tables of ``before``; None means three rows in each. ``clear`` takes out what it put in; without
-    it the tables are truncated. ``needs`` are extensions, and ``pg17`` for
-    PostgreSQL 17 or newer. ``prepare`` is SQL run in the database before anything else, ``beside``
-    SQL that somebody else runs after the base revision: what it makes must stay as it is, whatever
-    the models do. ``holds`` is a query that must give true after the upgrade,
-    ``says`` what the revision file must contain. With ``bare`` the
-    extensions are not in the database before the migrations run. ``as_owner`` runs the migrations
-    as a role that owns the database and has no other rights.
+    ``topic`` is the theme of the module that it stands in. ``before`` and ``after`` build a
+    MetaData anew at each call. ``seed`` is SQL that fills the tables of ``before``; None means
+    three rows in each. ``clear`` takes out what it put in; without it the tables are truncated.
+    ``needs`` are extensions, and ``pg17`` for PostgreSQL 17 or newer. ``prepare`` is SQL run in
+    the database before anything else, ``beside`` SQL that somebody else runs after the base
+    revision: what it makes must stay as it is, whatever the models do. ``holds`` is a query
+    that must give true after the upgrade, ``says`` what the revision file must contain. With
+    ``bare`` the extensions are not in the database before the migrations run. ``as_owner`` runs
+    the migrations as a role that owns the database and has no other rights.
     """
 
     id: str
