@@ -16,7 +16,7 @@ _FRACTIONS = ("numeric", "double precision", "real")
 _BITS = {"smallint": 15, "integer": 31, "bigint": 63}
 _SIZED = re.compile(r"([a-z ]+?)(?:\((\d+)(?:,(\d+))?\))?(\[\])?")
 _TEXTS = frozenset({"text", "character varying", "character"})
-_VALUE = re.compile(r"\bVALUE\b")
+_VALUE = re.compile(r"'(?:[^']|'')*'|\bVALUE\b")
 _VECTORS = frozenset({"vector", "halfvec", "sparsevec", "bit"})
 
 
@@ -88,16 +88,18 @@ def are_alike(old: str, new: str) -> bool:
     return len(bases) == 1 or bases <= _TEXTS or bases <= {*_INTEGERS, *_FRACTIONS}
 
 
+def of_value(condition: str) -> str:
+    """Return the condition of a domain's check with ``{}`` where its VALUE stands, for format()."""
+    braced = condition.replace("{", "{{").replace("}", "}}")
+    return _VALUE.sub(lambda found: "{}" if found[0] == "VALUE" else found[0], braced)
+
+
 def into_domain(change: Conversion, domain: Domain, name: str) -> Conversion:
     """Return how values that become the type below ``domain`` become its own; ``name`` is it."""
     value = f"({change.using or '{0}'})"
     conditions = [f"{value} IS NOT NULL"] if not domain.nullable else []
-    # Its checks are written as "CHECK ((VALUE > 0))"; braces are the name's place here.
     conditions += [
-        _VALUE.sub(
-            lambda _: value, check.removeprefix("CHECK ").replace("{", "{{").replace("}", "}}")
-        )
-        for _, check in domain.checks
+        of_value(check.removeprefix("CHECK ")).format(value) for _, check in domain.checks
     ]
     lost = [change.lost] if change.lost else []
     lost += [f"NOT ({condition})" for condition in conditions]

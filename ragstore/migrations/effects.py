@@ -15,7 +15,7 @@ from alembic.operations import MigrateOperation, ops
 from alembic.operations.schemaobj import SchemaObjects
 from alembic.runtime.migration import MigrationContext
 from alembic.util.sqla_compat import _get_constraint_final_name
-from sqlalchemy.dialects.postgresql import ARRAY, ENUM, ExcludeConstraint
+from sqlalchemy.dialects.postgresql import ARRAY, DOMAIN, ENUM, ExcludeConstraint
 from sqlalchemy.types import TypeDecorator
 
 from ragstore.migrations.made import Made, MadeConstraint, MadeIndex, MadeTable
@@ -106,13 +106,13 @@ def _add_columns(made: Made, table: sa.Table, context: MigrationContext) -> None
 
 
 def _add_enum(made: Made, type_: Any, context: MigrationContext) -> None:
-    """Note the enum that CREATE TABLE makes for a column."""
+    """Note the enum or domain that CREATE TABLE makes for a column."""
     resolved = type_.dialect_impl(context.dialect)
     if isinstance(resolved, TypeDecorator):
         _add_enum(made, resolved.impl_instance, context)
     elif isinstance(resolved, ARRAY):
         _add_enum(made, resolved.item_type, context)
-    elif isinstance(resolved, ENUM) and resolved.create_type and resolved.name:
+    elif isinstance(resolved, (DOMAIN, ENUM)) and resolved.create_type and resolved.name:
         made.enums.add(made.key(resolved.schema, resolved.name))
 
 
@@ -241,6 +241,9 @@ def _of_ours(made: Made, op: Any) -> None:
 _BARE = ("schemas", "extensions")  # what is in no schema
 _SETS = {
     "ensure_extension": ("extensions", True),
+    "create_domain": ("enums", True),
+    "alter_domain": ("enums", True),
+    "drop_domain": ("enums", False),
     "create_enum": ("enums", True),
     "replace_enum": ("enums", True),
     "drop_enum": ("enums", False),

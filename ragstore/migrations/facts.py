@@ -133,7 +133,10 @@ class Enum:
 
 @dataclass(frozen=True)
 class Domain:
-    """A domain; ``checks`` are (name, definition) pairs in the order of their names."""
+    """A domain; ``checks`` are (name, definition) pairs in the order of their names.
+
+    ``written`` is the definition, and ``written_check`` the condition, as a model writes them.
+    """
 
     schema: str | None
     name: str
@@ -143,6 +146,8 @@ class Domain:
     collation: str | None = None
     checks: tuple[tuple[str, str], ...] = ()
     used_by: tuple[tuple[Name, str], ...] = ()
+    written: str = field(default="", compare=False)
+    written_check: str = field(default="", compare=False)
 
     @property
     def key(self) -> Name:

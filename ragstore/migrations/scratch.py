@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from sqlalchemy import Connection, MetaData, Table, text
+from sqlalchemy.dialects.postgresql import DOMAIN
 from sqlalchemy.exc import DBAPIError
 
 from ragstore.exceptions import CouldNotCompare
@@ -28,6 +29,7 @@ from ragstore.migrations.facts import Catalog, Name
 from ragstore.migrations.making import Maker
 from ragstore.migrations.parts import Parts, collect, is_unlogged
 from ragstore.migrations.renames import Rename
+from ragstore.migrations.spelling import spelled_domain
 from ragstore.migrations.statements import Statement, statements
 
 _LOCK_TIMEOUT = "5s"  # where the session has none: a comparison must not queue for ever
@@ -118,7 +120,12 @@ class Scratch:
         )
         copy = self._read_models(self._renamed_back())
         tables = {name: self._as_modelled(table) for name, table in copy.tables.items()}
-        self._copy = replace(copy, tables=tables)
+        domains = {
+            name: spelled_domain(domain, model) if isinstance(model, DOMAIN) else domain
+            for name, domain in copy.domains.items()
+            for model in [self._parts.types.get(name)]
+        }
+        self._copy = replace(copy, tables=tables, domains=domains)
         return self._asked(self._copy)
 
     def read(self, schemas: Iterable[str | None] | None = None) -> Catalog:

@@ -13,9 +13,11 @@ from typing import Any
 import sqlalchemy as sa
 from alembic.util.sqla_compat import _get_constraint_final_name
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects.postgresql import DOMAIN
+from sqlalchemy.dialects.postgresql.named_types import CreateDomainType
 from sqlalchemy.exc import SQLAlchemyError
 
-from ragstore.migrations.facts import Column, Constraint, Index, Table
+from ragstore.migrations.facts import Column, Constraint, Domain, Index, Table
 
 # Without the paramstyle of a driver, which would double every percent sign.
 _DIALECT = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
@@ -34,6 +36,13 @@ def spelled(table: Table, model: sa.Table) -> Table:
         },
         indexes={name: _index(each, indexes.get(name)) for name, each in table.indexes.items()},
     )
+
+
+def spelled_domain(domain: Domain, model: DOMAIN) -> Domain:
+    """Return the domain with its definition and its check as the model has them."""
+    check = "" if model.check is None else _sql(model.check, "")
+    definition = str(CreateDomainType(model).compile(dialect=_DIALECT)).partition(" AS ")[2]
+    return replace(domain, written=definition.strip(), written_check=check)
 
 
 def _named(model: sa.Table) -> Iterator[tuple[str, sa.Constraint]]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hypothesis import strategies as st
-from pgvector.sqlalchemy import HALFVEC, VECTOR
+from pgvector.sqlalchemy import BIT, HALFVEC, VECTOR
 from sqlalchemy import (
     ARRAY,
     BigInteger,
@@ -17,12 +17,15 @@ from sqlalchemy import (
     Computed,
     Date,
     DateTime,
+    Double,
     Enum,
     ForeignKeyConstraint,
+    Identity,
     Index,
     Integer,
     MetaData,
     Numeric,
+    SmallInteger,
     String,
     Table,
     Text,
@@ -33,7 +36,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import INT4RANGE, JSONB, ExcludeConstraint
 
 
 @dataclass(frozen=True)
@@ -43,19 +46,27 @@ class Kind:
     type: Callable[[], Any]
     defaults: tuple[str | None, ...] = (None,)
     checks: tuple[str, ...] = ()
-    indexes: tuple[str, ...] = ("plain", "unique", "descending", "partial")
+    indexes: tuple[str, ...] = ("plain", "unique", "descending", "partial", "covering")
     generated: str | None = None
 
 
 _NUMBER_CHECKS = ("{} > 0", "{} >= 0", "{} < 1000 AND {} > -1")
 _WORD_CHECKS = ("{} <> ''", "length({}) < 100")
-_WORD_INDEXES = ("plain", "unique", "partial", "lower", "pattern", "hash", "C")
+_WORD_INDEXES = ("plain", "unique", "distinct", "partial", "lower", "pattern", "hash", "C")
 
 KINDS: dict[str, Kind] = {
     "integer": Kind(Integer, (None, "0", "7"), _NUMBER_CHECKS),
     "bigint": Kind(BigInteger, (None, "0"), _NUMBER_CHECKS),
     "text": Kind(Text, (None, "", "it's"), _WORD_CHECKS, _WORD_INDEXES),
     "varchar": Kind(lambda: String(20), (None, "x"), _WORD_CHECKS, _WORD_INDEXES),
+    "short": Kind(lambda: String(10), (None, "x"), _WORD_CHECKS, _WORD_INDEXES),
+    "collated": Kind(lambda: Text(collation="C"), (None, "x"), _WORD_CHECKS, _WORD_INDEXES),
+    "small": Kind(SmallInteger, (None, "0"), _NUMBER_CHECKS),
+    "double": Kind(Double, (None, "0.5"), _NUMBER_CHECKS),
+    "finer": Kind(lambda: Numeric(12, 3), (None, "1.50"), _NUMBER_CHECKS),
+    "range": Kind(INT4RANGE, (None,), ("NOT isempty({})",), ("plain", "gist", "apart")),
+    "bits": Kind(lambda: BIT(3), (None,), (), ("plain", "hnsw_bits")),
+    "states": Kind(lambda: "states", (None, "{}"), (), ("gin",)),
     "numeric": Kind(lambda: Numeric(10, 2), (None, "1.50"), _NUMBER_CHECKS),
     "boolean": Kind(Boolean, (None, "true", "false"), (), ("plain", "partial")),
     "time": Kind(lambda: DateTime(timezone=True), (None, "now()")),
@@ -68,7 +79,7 @@ KINDS: dict[str, Kind] = {
     "wide": Kind(lambda: VECTOR(4), (None,), (), ("hnsw",)),
     "loose": Kind(VECTOR, (None,), (), ("shrunk",)),
     "halfvec": Kind(lambda: HALFVEC(3), (None,), (), ("hnsw_half",)),
-    "double": Kind(Integer, generated="id * 2", checks=("{} > 0",)),
+    "twice": Kind(Integer, generated="id * 2", checks=("{} > 0",)),
     "triple": Kind(Integer, generated="id * 3"),
 }
 _FUNCTIONS = {"now()", "gen_random_uuid()"}
@@ -76,12 +87,15 @@ _FUNCTIONS = {"now()", "gen_random_uuid()"}
 TABLES = ("alpha", "beta", "gamma")
 COLUMNS = ("a", "b", "c", "order")
 COMMENTS = (None, "said", "it's 100%")
+RULES = (None, "CASCADE", "SET NULL")
+TOGETHER = (None, "plain", "distinct", "deferred")
+NUMBERING = (None, "by default", "always", "from 100")
 STATES = (("a", "b"), ("a", "b", "c"), ("b", "a"), ("a", "x", "b"))
 
 
 @dataclass(frozen=True)
 class ColumnSpec:
-    """A column, with what stands over it alone."""
+    """A column, with what stands over it alone; ``was`` is its name before."""
 
     name: str
     kind: str
@@ -90,17 +104,23 @@ class ColumnSpec:
     comment: str | None
     check: str | None
     index: str | None
+    was: str | None = None
 
 
 @dataclass(frozen=True)
 class TableSpec:
-    """A table; ``refers`` is the table that its ``owner_id`` refers to, and what its end means."""
+    """A table.
+
+    ``refers`` is the table that its ``owner_id`` refers to, what its end means, and when it is
+    checked. ``together`` is how its two numbers are unique, ``numbering`` how its key counts.
+    """
 
     name: str
     columns: tuple[ColumnSpec, ...]
-    refers: tuple[str, str | None] | None
-    together: bool
+    refers: tuple[str, str | None, bool] | None
+    together: str | None
     comment: str | None
+    numbering: str | None = None
 
 
 @dataclass(frozen=True)
@@ -141,18 +161,23 @@ def tables(draw: st.DrawFn, name: str, before: TableSpec | None = None) -> Table
     """Draw a table of that name; of ``before`` each column may stay."""
     old = {column.name: column for column in (before.columns if before else ())}
     names = draw(st.lists(st.sampled_from(COLUMNS), unique=True, max_size=len(COLUMNS)))
+    gone = [old[column] for column in old if column not in names]
+    found = []
+    for column in names:
+        choices = columns(column)
+        if column in old:
+            choices = st.just(old[column]) | choices
+        elif gone:
+            moved = gone.pop()
+            choices = st.just(replace(moved, name=column, was=moved.name)) | choices
+        found.append(draw(choices))
     return TableSpec(
         name,
-        tuple(
-            draw(st.just(old[column]) | columns(column) if column in old else columns(column))
-            for column in names
-        ),
-        draw(
-            st.none()
-            | st.tuples(st.sampled_from(TABLES), st.sampled_from((None, "CASCADE", "SET NULL")))
-        ),
-        draw(st.booleans()),
+        tuple(found),
+        draw(st.none() | st.tuples(st.sampled_from(TABLES), st.sampled_from(RULES), st.booleans())),
+        draw(st.sampled_from(TOGETHER)),
         draw(st.sampled_from(COMMENTS)),
+        draw(st.sampled_from(NUMBERING)),
     )
 
 
@@ -186,7 +211,7 @@ def _build(spec: TableSpec, metadata: MetaData, state: Enum, names: set[str]) ->
     table = Table(
         spec.name,
         metadata,
-        Column("id", Integer, primary_key=True),
+        Column("id", Integer, *_NUMBERED[spec.numbering](), primary_key=True),
         Column("owner_id", Integer),
         *(_column(column, state) for column in spec.columns),
         comment=spec.comment,
@@ -196,32 +221,52 @@ def _build(spec: TableSpec, metadata: MetaData, state: Enum, names: set[str]) ->
             written = column.check.replace("{}", f'"{column.name}"')
             name = f"{spec.name}_{column.name}_checked"
             table.append_constraint(CheckConstraint(text(written), name=name))
-        if column.index:
+        if column.index == "apart":
+            name = f"{spec.name}_{column.name}_apart"
+            table.append_constraint(ExcludeConstraint((table.c[column.name], "&&"), name=name))
+        elif column.index:
             _index(table, column)
     if spec.together:
-        table.append_constraint(UniqueConstraint("id", "owner_id", name=f"{spec.name}_together"))
+        unique: dict[str, Any] = {"name": f"{spec.name}_together", **_UNIQUE[spec.together]}
+        table.append_constraint(UniqueConstraint("id", "owner_id", **unique))
     if spec.refers and spec.refers[0] in names:
-        target, rule = spec.refers
+        target, rule, is_deferred = spec.refers
+        when: dict[str, Any] = {"deferrable": True, "initially": "DEFERRED"} if is_deferred else {}
+        name = f"{spec.name}_owner"
         table.append_constraint(
-            ForeignKeyConstraint(
-                ["owner_id"], [f"{target}.id"], name=f"{spec.name}_owner", ondelete=rule
-            )
+            ForeignKeyConstraint(["owner_id"], [f"{target}.id"], name, ondelete=rule, **when)
         )
+
+
+_NUMBERED: dict[str | None, Callable[[], tuple[Identity, ...]]] = {
+    None: tuple,
+    "by default": lambda: (Identity(),),
+    "always": lambda: (Identity(always=True),),
+    "from 100": lambda: (Identity(start=100, increment=2),),
+}
+_UNIQUE: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "distinct": {"postgresql_nulls_not_distinct": True},
+    "deferred": {"deferrable": True, "initially": "DEFERRED"},
+}
 
 
 def _column(spec: ColumnSpec, state: Enum) -> Column[Any]:
     kind = KINDS[spec.kind]
     made: Any = kind.type()
+    info = {"renamed_from": spec.was} if spec.was else {}
     if kind.generated:
         rule = Computed(kind.generated, persisted=True)
-        return Column(spec.name, made, rule, comment=spec.comment)
-    default = text(spec.default) if spec.default in _FUNCTIONS else spec.default
+        return Column(spec.name, made, rule, comment=spec.comment, info=info)
+    if made in ("state", "states"):
+        made = state if made == "state" else ARRAY(state)
     return Column(
         spec.name,
-        state if spec.kind == "state" else made,
+        made,
         nullable=spec.nullable,
-        server_default=default,
+        server_default=text(spec.default) if spec.default in _FUNCTIONS else spec.default,
         comment=spec.comment,
+        info=info,
     )
 
 
@@ -231,14 +276,15 @@ _KEYS: dict[str, Callable[[Any], Any]] = {
     "C": lambda column: collate(column, "C"),
     "shrunk": lambda column: cast(column, HALFVEC(3)).label("shrunk"),
 }
-_METHODS = {"hash": "hash", "gin": "gin", "gin_path": "gin", "ivfflat": "ivfflat"}
-_METHODS |= dict.fromkeys(("hnsw", "hnsw_l2", "hnsw_half", "shrunk"), "hnsw")
+_METHODS = {name: name for name in ("hash", "gin", "gist", "ivfflat")} | {"gin_path": "gin"}
+_METHODS |= dict.fromkeys(("hnsw", "hnsw_l2", "hnsw_half", "hnsw_bits", "shrunk"), "hnsw")
 _OPERATORS = {
     "pattern": "text_pattern_ops",
     "gin_path": "jsonb_path_ops",
     "hnsw": "vector_cosine_ops",
     "hnsw_l2": "vector_l2_ops",
     "hnsw_half": "halfvec_ip_ops",
+    "hnsw_bits": "bit_jaccard_ops",
     "ivfflat": "vector_ip_ops",
     "shrunk": "halfvec_cosine_ops",
 }
@@ -252,7 +298,9 @@ def _index(table: Table, spec: ColumnSpec) -> None:
     Index(
         f"{table.name}_{spec.name}_index",
         _KEYS.get(form, lambda same: same)(column),
-        unique=form == "unique",
+        unique=form in ("unique", "distinct"),
+        postgresql_nulls_not_distinct=form == "distinct",
+        postgresql_include=["id"] if form == "covering" else [],
         postgresql_using=_METHODS.get(form, "btree"),
         postgresql_ops={labelled: _OPERATORS[form]} if form in _OPERATORS else {},
         postgresql_with=_STORAGE.get(form, {}),

@@ -18,6 +18,7 @@ from ragstore.migrations.operations.constraints import (
     DropConstraintOp,
 )
 from ragstore.migrations.operations.decisions import RequireDecisionOp
+from ragstore.migrations.operations.domains import AlterDomainOp, CreateDomainOp, DropDomainOp
 from ragstore.migrations.operations.enums import (
     AddEnumValueOp,
     CreateEnumOp,
@@ -64,10 +65,12 @@ __all__ = [
     "PGVECTOR_REFUSED_BELOW",
     "PGVECTOR_WARNED_BELOW",
     "AddEnumValueOp",
+    "AlterDomainOp",
     "AlterSequenceOp",
     "CommentOnConstraintOp",
     "ConvertColumnOp",
     "CreateConstraintOp",
+    "CreateDomainOp",
     "CreateEnumOp",
     "CreateFunctionOp",
     "CreateIndexOnlineOp",
@@ -75,6 +78,7 @@ __all__ = [
     "DefineFunctionOp",
     "DropColumnOp",
     "DropConstraintOp",
+    "DropDomainOp",
     "DropEnumOp",
     "DropFunctionOp",
     "DropGeneratedOp",

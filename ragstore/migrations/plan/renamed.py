@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from alembic.operations import MigrateOperation
 
 from ragstore.migrations.facts import Name
@@ -13,7 +15,14 @@ from ragstore.migrations.operations import (
 )
 from ragstore.migrations.plan.context import Context
 from ragstore.migrations.plan.steps import Difference, Phase, place
+from ragstore.migrations.rebuild import NewNames
 from ragstore.migrations.renames import Rename
+
+
+def columns_after(context: Context, columns: Iterable[tuple[Name, str]]) -> list[tuple[Name, str]]:
+    """Return columns by the names that they have once everything is renamed."""
+    names = NewNames.of(context.renames)
+    return [(names.table(key), names.part("column", key, column)) for key, column in columns]
 
 
 def rename(context: Context) -> None:

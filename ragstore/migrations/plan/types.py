@@ -26,15 +26,18 @@ from ragstore.migrations.operations import (
     RequireDecisionOp,
 )
 from ragstore.migrations.plan.context import Context
+from ragstore.migrations.plan.domains import compare_domains, drop_domains
+from ragstore.migrations.plan.renamed import columns_after
 from ragstore.migrations.plan.steps import Difference, Phase, changed, place
-from ragstore.migrations.rebuild import NewNames
 from ragstore.types import Function
 
 
 def compare_types(context: Context, functions: Mapping[str, Function]) -> None:
     """Compare all that is no table."""
     _compare_schemas(context)
+    drop_domains(context)  # of what they may be, that is dropped after them
     _compare_enums(context)
+    compare_domains(context)
     _compare_sequences(context)
     _compare_routines(context, functions)
 
@@ -131,7 +134,7 @@ def _question(
 ) -> MigrateOperation:
     known = context.found.tables.get(key)
     is_array = known is not None and known.columns[column].type.endswith("[]")
-    ((key, column),) = _renamed(context, [(key, column)])
+    ((key, column),) = columns_after(context, [(key, column)])
     table, name = printed(*key), printed(None, column)
     listed = ", ".join("'" + value.replace("'", "''") + "'" for value in removed)
     where = f"{name}::text[] && ARRAY[{listed}]" if is_array else f"{name}::text IN ({listed})"
@@ -149,16 +152,10 @@ def _question(
     return RequireDecisionOp(question, key[1], where, schema=key[0], advice=advice)
 
 
-def _renamed(context: Context, columns: Iterable[tuple[Name, str]]) -> list[tuple[Name, str]]:
-    """Return columns by the names that they have once everything is renamed."""
-    names = NewNames.of(context.renames)
-    return [(names.table(key), names.part("column", key, column)) for key, column in columns]
-
-
 def _columns(context: Context, used_by: Iterable[tuple[Name, str]]) -> list[tuple[str, ...]]:
     return [
         (table, column) if schema is None else (table, column, schema)
-        for (schema, table), column in _renamed(context, used_by)
+        for (schema, table), column in columns_after(context, used_by)
     ]
 
 

@@ -44,7 +44,7 @@ def connected(url: URL, *statements: str) -> Iterator[sa.Connection]:
 def differences(one: Any, other: Any, path: str = "") -> list[str]:
     """Return in what two facts differ, a line for each place."""
     if is_dataclass(one) and type(one) is type(other):
-        names = [field.name for field in fields(one)]
+        names = [field.name for field in fields(one) if field.compare]
         one, other = ({name: getattr(each, name) for name in names} for each in (one, other))
     if isinstance(one, dict) and isinstance(other, dict):
         return [

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import DOMAIN
 from sqlalchemy.engine import URL
 from typer.testing import CliRunner, Result
 
@@ -17,6 +19,8 @@ from ragstore import cli, migrations
 from ragstore.conf import settings
 from ragstore.driver import connect
 from ragstore.exceptions import CouldNotCompare, SchemaDrift
+from tests.matrix.databases import Bench
+from tests.matrix.harness import Project
 
 HEAD = migrations.history()[0].id
 KEYS = ["status", "revision", "differences", "foreign", "problems"]
@@ -226,3 +230,24 @@ def downgrade():
     (problem,) = caught.value.problems
     assert problem.startswith("revision 0002_aaaaaa cannot be run without a database")
     assert migrations.revision("x", url=database) is None
+
+
+def test_domain_of_another_type(bench: Bench, tmp_path: Path) -> None:
+    """What no statement changes is refused with the way out, by check and by autogenerate."""
+
+    def models(kind: sa.types.TypeEngine[Any]) -> sa.MetaData:
+        metadata = sa.MetaData()
+        sa.Table("item", metadata, sa.Column("word", DOMAIN("word", kind)))
+        return metadata
+
+    with bench.database() as url:
+        project = Project(tmp_path, url)
+        project.revision(models(sa.Text()), "ours", "0001")
+        project.upgrade(models(sa.Text()), "ours")
+        for compare in (project.check, lambda *given: project.revision(*given, "0002")):
+            with pytest.raises(CouldNotCompare) as caught:
+                compare(models(sa.Integer()), "ours")
+            (problem,) = caught.value.problems
+            assert problem.startswith("domain word: its type is text, the models have integer")
+            assert problem.endswith("give the new one another name")
+        project.engine.dispose()

@@ -6,9 +6,11 @@ import pytest
 
 from ragstore.migrations.operations import (
     AddEnumValueOp,
+    AlterDomainOp,
     AlterSequenceOp,
     CreateFunctionOp,
     DefineFunctionOp,
+    DropDomainOp,
     DropEnumOp,
     DropFunctionOp,
     DropGeneratedOp,
@@ -26,6 +28,8 @@ from ragstore.types import Function
 @pytest.mark.parametrize(
     "operation",
     [
+        AlterDomainOp("x", "SET NOT NULL"),
+        DropDomainOp("x"),
         DropEnumOp("x"),
         AddEnumValueOp("x", "a"),
         ReplaceEnumOp("x", ["a"], []),

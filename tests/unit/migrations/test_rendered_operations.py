@@ -18,12 +18,15 @@ from sqlalchemy.sql.elements import conv
 from ragstore.migrations.operations import (
     IMPORT,
     AddEnumValueOp,
+    AlterDomainOp,
     AlterSequenceOp,
+    CreateDomainOp,
     CreateEnumOp,
     CreateFunctionOp,
     CreateIndexOnlineOp,
     CreateSequenceOp,
     DefineFunctionOp,
+    DropDomainOp,
     DropEnumOp,
     DropFunctionOp,
     DropGeneratedOp,
@@ -54,6 +57,21 @@ VALUES = [f"the_value_number_{number}" for number in range(4)]
 
 # Each with its text and what it is as a difference.
 WRITTEN: dict[str, tuple[MigrateOperation, str, tuple[Any, ...]]] = {
+    "create_domain": (
+        CreateDomainOp("word", "text CHECK (VALUE <> '')", schema="rag"),
+        """op.create_domain("word", "text CHECK (VALUE <> '')", schema="rag")""",
+        ("create_domain", "rag", "word", "text CHECK (VALUE <> '')"),
+    ),
+    "alter_domain": (
+        AlterDomainOp("word", "SET NOT NULL", existing="DROP NOT NULL"),
+        """op.alter_domain("word", "SET NOT NULL")""",
+        ("alter_domain", None, "word", "SET NOT NULL"),
+    ),
+    "drop_domain": (
+        DropDomainOp("word", existing="text"),
+        """op.drop_domain("word")""",
+        ("drop_domain", None, "word"),
+    ),
     "create_enum": (
         CreateEnumOp("status", ["draft", "it's"]),
         """op.create_enum("status", ["draft", "it's"])""",
