@@ -28,11 +28,12 @@ from ragstore.content import NewDocument, prepare_batch
 from ragstore.exceptions import InvalidInput, LockTimeout
 from ragstore.execution import Operation, run, run_async
 from ragstore.ingest import Batcher, Embed, IngestReport
+from ragstore.models import DEFAULT_EXACT_LIMIT
 from ragstore.search.filter import Where
 from ragstore.search.query import Search
 from ragstore.search.result import SearchResult
 from ragstore.space import Space
-from ragstore.types import Metric
+from ragstore.types import IndexType, Metric
 
 T = TypeVar("T")
 
@@ -57,20 +58,32 @@ class Store:
         model: str,
         dimensions: int,
         metric: Metric = "cosine",
+        index: IndexType = "halfvec",
+        exact_limit: int = DEFAULT_EXACT_LIMIT,
         exists_ok: bool = False,
     ) -> Space:
         """Make an embedding space and its partition, as the role of ``migration_url``.
+
+        ``index`` is what large collections are searched through: HNSW over 2-byte floats
+        ("halfvec", up to 4,000 dimensions), over 4-byte ones ("vector", up to 2,000) or over signs
+        ("binary"); "ivfflat"; or "none". A collection of up to ``exact_limit`` vectors is
+        searched without. ``build_index`` builds it, best when the vectors are there.
 
         With ``exists_ok`` a space of the same definition is returned, and its partition made if
         an earlier call was cut short.
 
         Raises:
             SpaceExists: the name is taken.
+            InvalidInput: the index is not for these dimensions or this metric.
             PermissionDenied: the role does not own the tables: set DB_MIGRATION_DATABASE_URL.
             LockTimeout: other sessions kept the tables locked; the row is there: call it again
                 with ``exists_ok``.
         """
-        made = self._run(space.insert_space(name, model, dimensions, metric, exists_ok=exists_ok))
+        made = self._run(
+            space.insert_space(
+                name, model, dimensions, metric, index, exact_limit, exists_ok=exists_ok
+            )
+        )
         for pause in (*space.LOCK_PAUSES, None):
             try:
                 with self.connection.owner_transaction() as connection:
@@ -200,11 +213,15 @@ class AsyncStore:
         model: str,
         dimensions: int,
         metric: Metric = "cosine",
+        index: IndexType = "halfvec",
+        exact_limit: int = DEFAULT_EXACT_LIMIT,
         exists_ok: bool = False,
     ) -> Space:
         """Make an embedding space and its partition; see ``Store.create_space``."""
         made = await self._run(
-            space.insert_space(name, model, dimensions, metric, exists_ok=exists_ok)
+            space.insert_space(
+                name, model, dimensions, metric, index, exact_limit, exists_ok=exists_ok
+            )
         )
         for pause in (*space.LOCK_PAUSES, None):
             try:

@@ -175,7 +175,7 @@ def test_lock_for_changing(ragstore_database: URL, function: Any, target: str) -
 
 def test_lock_is_released(database: URL) -> None:
     """After a success and after a failure the lock is free."""
-    migrations.downgrade(database)
+    migrations.downgrade(database, "base")
     assert locks(database) == []
     run(database, "CREATE TABLE ragstore_document (id int)")
 
@@ -195,14 +195,19 @@ def test_locks_of_histories_differ() -> None:
 # --- other sessions ---------------------------------------------------------------------------
 
 
+def downgrade_to_base(url: URL) -> None:
+    """Downgrade as far as it goes."""
+    migrations.downgrade(url, "base")
+
+
 def downgrade_on_connection(url: URL) -> None:
     """Downgrade on a connection of the caller's, with a limit of his."""
     with create_engine(url, poolclass=NullPool).connect() as connection:
         connection.execute(text("SET lock_timeout = '200ms'"))
-        migrations.downgrade(connection=connection)
+        migrations.downgrade(connection=connection, revision="base")
 
 
-@pytest.mark.parametrize("downgrade", [migrations.downgrade, downgrade_on_connection])
+@pytest.mark.parametrize("downgrade", [downgrade_to_base, downgrade_on_connection])
 def test_reader_in_the_way(database: URL, downgrade: Callable[[URL], None]) -> None:
     """A table in use is waited for no longer than the limit; nothing is changed."""
     before = tables(database)

@@ -42,6 +42,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("migrations.runner", "migrations"),
     ("execution", "content"),
     ("space",),
+    ("ann",),
     ("collection",),
     ("ingest",),
     ("search",),
@@ -62,6 +63,7 @@ FORBIDDEN = (
     ("ingest", {"connection", "conf", "database"}, "ingest takes a connection"),
     ("search", {"connection", "conf", "database", "migrations"}, "search takes a connection"),
     ("space", {"connection", "conf", "database", "migrations"}, "spaces take a connection"),
+    ("ann", {"connection", "conf", "database", "migrations"}, "indexes take a connection"),
 )
 
 
