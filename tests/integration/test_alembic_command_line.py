@@ -20,7 +20,7 @@ from ragstore import migrations
 from ragstore.connection import connect
 from ragstore.embedded import is_installed
 
-HEAD = migrations.history()[0].id
+HEAD, BELOW = (revision.id for revision in migrations.history()[:2])
 ROOT = Path(__file__).parents[2]
 
 
@@ -96,9 +96,11 @@ def test_there_and_back(empty_database: URL) -> None:
     assert done.stdout.splitlines() == [
         "No new upgrade operations detected.",
         f"{HEAD} (head)",
-        f"<base> -> {HEAD} (head), Create the tables.",
+        f"{BELOW} -> {HEAD} (head), Choose the index of a space.",
+        f"<base> -> {BELOW}, Create the tables.",
     ]
-    assert re.findall(r"Running (\w+)", done.stderr) == ["downgrade", "upgrade", "downgrade"]
+    ran = re.findall(r"Running (\w+)", done.stderr)
+    assert ran == ["downgrade", "upgrade", "downgrade", "downgrade"]
     assert migrations.current(empty_database) == ()
 
 

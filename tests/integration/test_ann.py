@@ -26,7 +26,7 @@ KINDS = [
 
 @pytest.fixture(scope="module")
 def spaces(shared: Store) -> dict[tuple[IndexType, Metric], Space]:
-    """Return a space of every kind of index, each with an index over all and over one collection."""
+    """Return a space of every kind, each with an index over all and one over a collection."""
     made = {}
     vectors = np.random.default_rng(1).normal(size=(60, DIMENSIONS))
     for index, metric in KINDS:

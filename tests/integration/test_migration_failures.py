@@ -195,26 +195,21 @@ def test_locks_of_histories_differ() -> None:
 # --- other sessions ---------------------------------------------------------------------------
 
 
-def downgrade_to_base(url: URL) -> None:
-    """Downgrade as far as it goes."""
-    migrations.downgrade(url, "base")
-
-
 def downgrade_on_connection(url: URL) -> None:
     """Downgrade on a connection of the caller's, with a limit of his."""
     with create_engine(url, poolclass=NullPool).connect() as connection:
         connection.execute(text("SET lock_timeout = '200ms'"))
-        migrations.downgrade(connection=connection, revision="base")
+        migrations.downgrade(connection=connection)
 
 
-@pytest.mark.parametrize("downgrade", [downgrade_to_base, downgrade_on_connection])
+@pytest.mark.parametrize("downgrade", [migrations.downgrade, downgrade_on_connection])
 def test_reader_in_the_way(database: URL, downgrade: Callable[[URL], None]) -> None:
     """A table in use is waited for no longer than the limit; nothing is changed."""
     before = tables(database)
     started = time.monotonic()
 
     with (
-        held(database, "LOCK ragstore_document IN ACCESS SHARE MODE"),
+        held(database, "LOCK ragstore_embedding_space IN ACCESS SHARE MODE"),
         override_settings(MIGRATION_LOCK_TIMEOUT=0.2),
         pytest.raises(LockTimeout, match="Another session holds the lock"),
     ):
