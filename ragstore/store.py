@@ -21,19 +21,22 @@ from collections.abc import (
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from ragstore import ingest, space
+from ragstore import indexing, ingest, space
 from ragstore.collection import CollectionInfo, find_collection, insert_collection
 from ragstore.connection import DatabaseConnection
 from ragstore.content import NewDocument, prepare_batch
 from ragstore.exceptions import InvalidInput, LockTimeout
 from ragstore.execution import Operation, run, run_async
+from ragstore.indexing import IndexOptions, IndexReport
 from ragstore.ingest import Batcher, Embed, IngestReport
 from ragstore.models import DEFAULT_EXACT_LIMIT
+from ragstore.procedure import Procedure, perform, perform_async
 from ragstore.search.filter import Where
 from ragstore.search.query import Search
 from ragstore.search.result import SearchResult
 from ragstore.space import Space
 from ragstore.types import IndexType, Metric
+from ragstore.work import do, do_async
 
 T = TypeVar("T")
 
@@ -94,6 +97,49 @@ class Store:
                     raise
                 time.sleep(pause)
         return made
+
+    def build_index(
+        self,
+        space: str,
+        collection: str | None = None,
+        *,
+        m: int | None = None,
+        ef_construction: int | None = None,
+        lists: int | None = None,
+        memory: str | None = None,
+        workers: int | None = None,
+    ) -> IndexReport:
+        """Build the index over a space, or over one collection in it, as the owner of the tables.
+
+        Reads and writes go on meanwhile; it waits for transactions that are open. A valid index
+        is left as it is, an invalid one that a failed build left behind is built again, and a
+        collection of up to the space's ``exact_limit`` vectors needs none. ``m`` and
+        ``ef_construction`` are HNSW's, ``lists`` IVFFlat's. ``memory`` (such as ``"2GB"``) and
+        ``workers`` are what the build may use; it is much slower if the index does not fit.
+
+        Raises:
+            SpaceNotFound, CollectionNotFound, SpaceNotReady: there is nothing to index.
+            InvalidInput: the space was made without index, or an option is out of range.
+            PermissionDenied: the role does not own the tables: set DB_MIGRATION_DATABASE_URL.
+        """
+        options = IndexOptions(m, ef_construction, lists, memory, workers)
+        return self._do(indexing.build_index(space, collection, options))
+
+    def ensure_indexes(
+        self,
+        space: str,
+        *,
+        whole: bool = False,
+        memory: str | None = None,
+        workers: int | None = None,
+    ) -> list[IndexReport]:
+        """Build the index of each collection that is larger than the space's ``exact_limit``.
+
+        With ``whole`` also the one over the space, for searches across collections. As
+        ``build_index``, one after another.
+        """
+        options = IndexOptions(memory=memory, workers=workers)
+        return self._do(indexing.ensure_indexes(space, options, whole=whole))
 
     def create_collection(
         self,
@@ -195,6 +241,9 @@ class Store:
         with self.connection.transaction() as connection:
             return run(connection, operation)
 
+    def _do(self, procedure: Procedure[T]) -> T:
+        return do(procedure, perform(self.connection))
+
 
 class AsyncStore:
     """``Store`` for asyncio: the same calls with the same results, awaited.
@@ -233,6 +282,33 @@ class AsyncStore:
                     raise
                 await asyncio.sleep(pause)
         return made
+
+    async def build_index(
+        self,
+        space: str,
+        collection: str | None = None,
+        *,
+        m: int | None = None,
+        ef_construction: int | None = None,
+        lists: int | None = None,
+        memory: str | None = None,
+        workers: int | None = None,
+    ) -> IndexReport:
+        """Build an index; see ``Store.build_index``."""
+        options = IndexOptions(m, ef_construction, lists, memory, workers)
+        return await self._do(indexing.build_index(space, collection, options))
+
+    async def ensure_indexes(
+        self,
+        space: str,
+        *,
+        whole: bool = False,
+        memory: str | None = None,
+        workers: int | None = None,
+    ) -> list[IndexReport]:
+        """Build the indexes that are due; see ``Store.ensure_indexes``."""
+        options = IndexOptions(memory=memory, workers=workers)
+        return await self._do(indexing.ensure_indexes(space, options, whole=whole))
 
     async def create_collection(
         self,
@@ -300,6 +376,9 @@ class AsyncStore:
     async def _run(self, operation: Operation[T]) -> T:
         async with self.connection.async_transaction() as connection:
             return await run_async(connection, operation)
+
+    async def _do(self, procedure: Procedure[T]) -> T:
+        return await do_async(procedure, perform_async(self.connection))
 
 
 def _timed(report: IngestReport, started: float) -> IngestReport:
