@@ -21,7 +21,7 @@ from collections.abc import (
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from ragstore import indexing, ingest, space
+from ragstore import indexing, ingest, recall, reembed, space
 from ragstore.collection import CollectionInfo, find_collection, insert_collection
 from ragstore.connection import DatabaseConnection
 from ragstore.content import NewDocument, prepare_batch
@@ -31,6 +31,8 @@ from ragstore.indexing import IndexOptions, IndexReport
 from ragstore.ingest import Batcher, Embed, IngestReport
 from ragstore.models import DEFAULT_EXACT_LIMIT
 from ragstore.procedure import Procedure, perform, perform_async
+from ragstore.recall import RecallReport
+from ragstore.reembed import Move, ReembedReport
 from ragstore.search.filter import Where
 from ragstore.search.query import Search
 from ragstore.search.result import SearchResult
@@ -140,6 +142,77 @@ class Store:
         """
         options = IndexOptions(memory=memory, workers=workers)
         return self._do(indexing.ensure_indexes(space, options, whole=whole))
+
+    def reembed(
+        self,
+        collection: str,
+        *,
+        to: str,
+        embed: Embed,
+        batch_size: int = 1_000,
+        last: int = reembed.LAST,
+        sample: int = 20,
+        on_progress: reembed.Progress | None = None,
+    ) -> ReembedReport:
+        """Move a collection to another embedding space while it is read and written.
+
+        Chunks that lack a vector in the space ``to`` get one, ``batch_size`` at a time: ``embed``
+        is called outside of transactions, and each batch is stored in one. Searches and ingest go
+        on in the old space. When at most ``last`` chunks are left, its index is built and the
+        answers of ``sample`` chunks are compared; then writers wait while those last ones are
+        embedded and the collection is switched. Readers never wait. A batch of ingest that waited
+        ends with SpaceChanged: its vectors were of the old model.
+
+        Whatever ends a run before, searches are as they were, and the next run goes on where it
+        stopped. The old space keeps its vectors: ``reembed`` back is the way back.
+
+        Raises:
+            CollectionNotFound, SpaceNotFound, SpaceNotReady: there is nothing to move, or to.
+            ReembedUnderWay: the collection is on its way to another space.
+            ReembedUnfinished: more is written than embedded; call it again when less is.
+            SpaceChanged: another run finished or cancelled the move meanwhile.
+            EmbeddingFailed, InvalidVector: ``embed`` made something that does not fit.
+            LockTimeout: writers held the collection each time the switch was tried.
+        """
+        move = Move(collection, to, embed, batch_size, last, sample, on_progress)
+        return self._do(move.run())
+
+    def cancel_reembed(self, collection: str) -> str | None:
+        """Give a move up; return the name of the space it was going to, or None.
+
+        The vectors made for it stay, and a later ``reembed`` to it goes on from them.
+
+        Raises:
+            CollectionNotFound: there is none of that name.
+            LockTimeout: writers held the collection each time it was tried.
+        """
+        return self._do(reembed.cancel(collection))
+
+    def measure_recall(
+        self,
+        collection: str,
+        *,
+        space: str | None = None,
+        k: int = 10,
+        sample: int = 50,
+        where: Where | None = None,
+        target: float = 0.95,
+    ) -> RecallReport:
+        """Measure how many of the ``k`` nearest the index finds, and how far it has to look.
+
+        ``sample`` stored vectors are the queries. Values of ``ef_search`` (or probes) are tried
+        from the least up to the first that reaches ``target``. ``space`` is the active one unless
+        named.
+
+        Raises:
+            CollectionNotFound, SpaceNotFound, SpaceNotReady: there is nothing to measure.
+            InvalidInput, InvalidFilter: an argument is out of range.
+        """
+        return self._run(
+            recall.measure_recall(
+                collection, space_name=space, k=k, sample=sample, where=where, target=target
+            )
+        )
 
     def create_collection(
         self,
@@ -309,6 +382,42 @@ class AsyncStore:
         """Build the indexes that are due; see ``Store.ensure_indexes``."""
         options = IndexOptions(memory=memory, workers=workers)
         return await self._do(indexing.ensure_indexes(space, options, whole=whole))
+
+    async def reembed(
+        self,
+        collection: str,
+        *,
+        to: str,
+        embed: Embed,
+        batch_size: int = 1_000,
+        last: int = reembed.LAST,
+        sample: int = 20,
+        on_progress: reembed.Progress | None = None,
+    ) -> ReembedReport:
+        """Move a collection to another embedding space; see ``Store.reembed``."""
+        move = Move(collection, to, embed, batch_size, last, sample, on_progress)
+        return await self._do(move.run())
+
+    async def cancel_reembed(self, collection: str) -> str | None:
+        """Give a move up; see ``Store.cancel_reembed``."""
+        return await self._do(reembed.cancel(collection))
+
+    async def measure_recall(
+        self,
+        collection: str,
+        *,
+        space: str | None = None,
+        k: int = 10,
+        sample: int = 50,
+        where: Where | None = None,
+        target: float = 0.95,
+    ) -> RecallReport:
+        """Measure how many of the nearest the index finds; see ``Store.measure_recall``."""
+        return await self._run(
+            recall.measure_recall(
+                collection, space_name=space, k=k, sample=sample, where=where, target=target
+            )
+        )
 
     async def create_collection(
         self,

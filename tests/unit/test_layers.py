@@ -49,6 +49,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("indexing",),
     ("ingest",),
     ("search",),
+    ("recall",),
+    ("reembed",),
     ("store",),
     ("testing",),
     ("quickstart",),
