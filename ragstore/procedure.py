@@ -9,7 +9,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Generator,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -19,7 +28,7 @@ from psycopg.rows import TupleRow
 
 from ragstore.connection import DatabaseConnection
 from ragstore.driver import connect, connect_async, translate_errors
-from ragstore.exceptions import ImproperlyConfigured
+from ragstore.exceptions import ImproperlyConfigured, QueryFailed
 from ragstore.execution import Call, Operation, call, call_async, run, run_async
 from ragstore.work import Pause, Transact
 
@@ -47,6 +56,29 @@ class Outside:
 
 
 Procedure = Generator[Any, Any, T]
+
+
+LOCK_PAUSES = (0.1, 0.3, 1.0, 3.0, 10.0)
+"""Seconds between two attempts at a step that others stood in the way of."""
+
+
+def patiently(
+    step: Callable[[], Any], pauses: Sequence[float], states: AbstractSet[str]
+) -> Procedure[Any]:
+    """Do a step again, after a pause, while the server answers it with one of these SQLSTATEs.
+
+    For what waits for locks under a timeout: whoever comes after a session that waits for a lock
+    waits behind it, so a long wait is given up, and begun anew.
+    """
+    left = iter(pauses)
+    while True:
+        try:
+            return (yield step())
+        except QueryFailed as exc:  # noqa: PERF203 - a transaction costs more
+            if exc.sqlstate not in states or (pause := next(left, None)) is None:
+                raise
+            logger.info("Other sessions are in the way (%s): trying again", exc.sqlstate)
+            yield Pause(pause)
 
 
 def perform(connection: DatabaseConnection) -> Callable[[Any], Any]:

@@ -21,7 +21,6 @@ from ragstore.exceptions import (
     CollectionNotFound,
     EmbeddingFailed,
     InvalidInput,
-    QueryFailed,
     ReembedUnderWay,
     ReembedUnfinished,
     SpaceChanged,
@@ -29,10 +28,10 @@ from ragstore.exceptions import (
 )
 from ragstore.execution import Call, Copy, Operation, Query
 from ragstore.indexing import IndexOptions, IndexReport, index_after_load
-from ragstore.procedure import Procedure
+from ragstore.procedure import LOCK_PAUSES, Procedure, patiently
 from ragstore.recall import Comparison, compare_spaces
 from ragstore.space import Matrix, Space, check_vectors, find_space, is_attached, pack_vectors
-from ragstore.work import Pause, transact
+from ragstore.work import Transact, transact
 
 logger = logging.getLogger(__name__)
 
@@ -46,9 +45,6 @@ MAX_PASSES = 50
 
 LOCK_TIMEOUT = "2s"
 """How long the switch waits for writers, who queue behind it, before it lets them by."""
-
-LOCK_PAUSES = (0.1, 0.3, 1.0, 3.0, 10.0)
-"""Seconds between two attempts to switch."""
 
 # A lock timeout, a deadlock, and a chunk deleted while the last ones were embedded: by a writer
 # that does not lock the collection, as ingest does.
@@ -202,19 +198,11 @@ def cancel(collection_name: str) -> Procedure[str | None]:
 
 
 def _patiently(operation: Callable[[], Operation[T]]) -> Procedure[T]:
-    """Do what locks the collection against writers, letting them by if it has to wait for long.
-
-    Whoever comes after a session that waits for a lock waits behind it.
-    """
-    pauses = iter(LOCK_PAUSES)
-    while True:
-        try:
-            return (yield from transact(_with_lock_timeout(operation())))
-        except QueryFailed as exc:  # noqa: PERF203 - a transaction costs more
-            if exc.sqlstate not in _TRY_AGAIN or (pause := next(pauses, None)) is None:
-                raise
-            logger.info("Writers are in the way (%s): trying again", exc.sqlstate)
-            yield Pause(pause)
+    """Do what locks the collection against writers, letting them by if it has to wait for long."""
+    result: T = yield from patiently(
+        lambda: Transact(_with_lock_timeout(operation())), LOCK_PAUSES, _TRY_AGAIN
+    )
+    return result
 
 
 def _with_lock_timeout(operation: Operation[T]) -> Operation[T]:

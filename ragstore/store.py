@@ -21,7 +21,7 @@ from collections.abc import (
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from ragstore import indexing, ingest, recall, reembed, space
+from ragstore import indexing, ingest, recall, reembed, space, space_removal, stats
 from ragstore.collection import CollectionInfo, find_collection, insert_collection
 from ragstore.connection import DatabaseConnection
 from ragstore.content import NewDocument, prepare_batch
@@ -37,6 +37,7 @@ from ragstore.search.filter import Where
 from ragstore.search.query import Search
 from ragstore.search.result import SearchResult
 from ragstore.space import Space
+from ragstore.stats import SpaceStats
 from ragstore.types import IndexType, Metric
 from ragstore.work import do, do_async
 
@@ -213,6 +214,29 @@ class Store:
                 collection, space_name=space, k=k, sample=sample, where=where, target=target
             )
         )
+
+    def drop_space(self, name: str) -> None:
+        """Remove a space that no collection is in, and all vectors in it, as the owner.
+
+        Searches and writers in other spaces go on: the partition is detached concurrently, and
+        every lock is waited for briefly and tried again. A call that was cut short is finished by
+        the next.
+
+        Raises:
+            SpaceNotFound: there is none of that name.
+            SpaceInUse: collections are in it, or being moved to it; nothing was changed.
+            PermissionDenied: the role does not own the tables: set DB_MIGRATION_DATABASE_URL.
+            LockTimeout: other sessions held the tables each time; call it again.
+        """
+        self._do(space_removal.drop_space(name))
+
+    def space_stats(self, name: str) -> SpaceStats:
+        """Return what a space holds, its indexes and their state, and builds under way.
+
+        Raises:
+            SpaceNotFound: there is none of that name.
+        """
+        return self._run(stats.space_stats(name))
 
     def create_collection(
         self,
@@ -418,6 +442,14 @@ class AsyncStore:
                 collection, space_name=space, k=k, sample=sample, where=where, target=target
             )
         )
+
+    async def drop_space(self, name: str) -> None:
+        """Remove a space that no collection is in; see ``Store.drop_space``."""
+        await self._do(space_removal.drop_space(name))
+
+    async def space_stats(self, name: str) -> SpaceStats:
+        """Return what a space holds and the state of its indexes; see ``Store.space_stats``."""
+        return await self._run(stats.space_stats(name))
 
     async def create_collection(
         self,

@@ -298,7 +298,7 @@ def test_writers_that_take_long_are_let_by(
     thread.join()
 
     assert (report.embedded, report.switched) == (40, True)
-    assert "Writers are in the way (55P03): trying again" in caplog.text
+    assert "Other sessions are in the way (55P03): trying again" in caplog.text
 
 
 def test_writers_faster_than_embed_are_told_of(

@@ -51,6 +51,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("search",),
     ("recall",),
     ("reembed",),
+    ("space_removal", "stats"),
     ("store",),
     ("testing",),
     ("quickstart",),
