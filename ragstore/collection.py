@@ -12,7 +12,7 @@ from ragstore.content import check_text, metadata_json
 from ragstore.exceptions import CollectionExists, CollectionNotFound, InvalidName, SpaceNotReady
 from ragstore.execution import Operation, Query
 from ragstore.models import MAX_NAME_BYTES
-from ragstore.space import Space, find_space, is_attached
+from ragstore.space import Space, columns, find_space, is_attached
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,10 @@ class CollectionInfo:
 
 
 _FIND = sql.SQL(
-    "SELECT c.id, c.name, c.language, {},"
-    " s.id, s.name, s.model, s.dimensions, s.metric"
+    "SELECT c.id, c.name, c.language, {}, {}"
     " FROM ragstore_collection c LEFT JOIN ragstore_embedding_space s ON s.id = c.space_id"
     " WHERE c.name = %s"
-).format(is_attached(sql.SQL("'ragstore_embedding_' || s.id")))
+).format(is_attached(sql.SQL("'ragstore_embedding_' || s.id")), columns("s"))
 
 
 def find_collection(name: str) -> Operation[CollectionInfo]:

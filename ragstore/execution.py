@@ -6,7 +6,9 @@ knows nothing of async: ``run`` and ``run_async`` do that, so every operation is
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sequence
+import asyncio
+import inspect
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -41,7 +43,15 @@ class Copy:
     rows: Iterable[Sequence[Any]]
 
 
-Operation = Generator[Query | Copy, list[Row], T]
+@dataclass(frozen=True)
+class Call:
+    """A function of the caller's to call while the transaction is open; its result is sent back."""
+
+    function: Callable[..., Any]
+    arguments: Sequence[Any] = ()
+
+
+Operation = Generator[Query | Copy | Call, Any, T]
 
 
 def compiled(statement: Select[Any]) -> Query:
@@ -64,7 +74,7 @@ def compiled(statement: Select[Any]) -> Query:
 
 def run(connection: Connection[Row], operation: Operation[T]) -> T:
     """Run an operation on a connection, inside whatever transaction the caller has."""
-    rows: list[Row] = []
+    rows: Any = []
     try:
         step = next(operation)
         while True:
@@ -87,7 +97,22 @@ async def run_async(connection: AsyncConnection[Row], operation: Operation[T]) -
         return result
 
 
-def _execute(connection: Connection[Row], step: Query | Copy) -> list[Row]:
+def call(step: Call) -> Any:
+    """Call a function, and return what it returns."""
+    return step.function(*step.arguments)
+
+
+async def call_async(step: Call) -> Any:
+    """Call a function of either kind; a plain one in a thread, so that the loop goes on."""
+    if inspect.iscoroutinefunction(step.function):
+        return await step.function(*step.arguments)
+    made = await asyncio.to_thread(step.function, *step.arguments)
+    return await made if inspect.isawaitable(made) else made
+
+
+def _execute(connection: Connection[Row], step: Query | Copy | Call) -> Any:
+    if isinstance(step, Call):
+        return call(step)
     if isinstance(step, Query):
         cursor = connection.execute(step.statement, step.parameters or None)
         return cursor.fetchall() if cursor.description else []
@@ -98,7 +123,9 @@ def _execute(connection: Connection[Row], step: Query | Copy) -> list[Row]:
     return []
 
 
-async def _execute_async(connection: AsyncConnection[Row], step: Query | Copy) -> list[Row]:
+async def _execute_async(connection: AsyncConnection[Row], step: Query | Copy | Call) -> Any:
+    if isinstance(step, Call):
+        return await call_async(step)
     if isinstance(step, Query):
         cursor = await connection.execute(step.statement, step.parameters or None)
         return await cursor.fetchall() if cursor.description else []

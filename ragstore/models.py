@@ -44,7 +44,16 @@ from sqlalchemy.orm import Mapper, deferred, registry
 from sqlalchemy.sql.elements import conv
 from sqlmodel import Field, Relationship, SQLModel
 
-from ragstore.types import METRICS, Metric, UtcDateTime, Vector, function, verbatim
+from ragstore.types import (
+    INDEX_TYPES,
+    METRICS,
+    IndexType,
+    Metric,
+    UtcDateTime,
+    Vector,
+    function,
+    verbatim,
+)
 
 MAX_TEXT_BYTES = 262_144
 """The longest text of a chunk, in bytes of UTF-8.
@@ -60,6 +69,9 @@ MAX_NAME_BYTES = 255
 
 DEFAULT_LANGUAGE = "english"
 """The text search configuration of a collection that names none."""
+
+DEFAULT_EXACT_LIMIT = 10_000
+"""How many vectors of a collection are compared one by one, in a space that names no limit."""
 
 
 class RagstoreModel(SQLModel, registry=registry(metadata=SQLModel.metadata)):
@@ -157,9 +169,11 @@ class _EmbeddingKey(SQLModel):
     space_id: Optional[int] = _key()
 
 
-class EmbeddingSpaceBase(SQLModel):
-    """The fields of an embedding space that its maker chooses."""
+# A column that a later migration adds stands last in the table, hence three classes in a row: the
+# reversed order of their resolution in EmbeddingSpace is the order of its columns.
 
+
+class _SpaceModel(SQLModel):
     name: str = Field(min_length=1, max_length=MAX_NAME_BYTES, sa_type=Text)
     model: str = Field(min_length=1, max_length=MAX_NAME_BYTES, sa_type=Text)
     dimensions: int = Field(ge=1, le=16_000)
@@ -168,7 +182,26 @@ class EmbeddingSpaceBase(SQLModel):
     )
 
 
-class EmbeddingSpace(EmbeddingSpaceBase, _SpaceKey, RagstoreModel, table=True):
+class _SpaceCreated(_SpaceModel):
+    created_at: Optional[datetime] = _timestamp()
+
+
+class _SpaceIndex(SQLModel):
+    index_type: IndexType = Field(
+        default="halfvec", sa_type=Text, sa_column_kwargs={"server_default": text("'halfvec'")}
+    )
+    exact_limit: int = Field(
+        default=DEFAULT_EXACT_LIMIT,
+        ge=0,
+        sa_column_kwargs={"server_default": text(str(DEFAULT_EXACT_LIMIT))},
+    )
+
+
+class EmbeddingSpaceBase(_SpaceIndex, _SpaceModel):
+    """The fields of an embedding space that its maker chooses."""
+
+
+class EmbeddingSpace(EmbeddingSpaceBase, _SpaceCreated, _SpaceKey, RagstoreModel, table=True):
     """A vector space: one embedding model at one dimension. Another model is another row.
 
     A row alone cannot hold vectors: ``Store.create_space`` also makes its partition.
@@ -178,6 +211,9 @@ class EmbeddingSpace(EmbeddingSpaceBase, _SpaceKey, RagstoreModel, table=True):
     - ``model``: the embedding model, for people
     - ``dimensions``: the length of every vector in it, 1 to 16,000
     - ``metric``: ``cosine``, ``l2``, ``inner_product`` or ``l1``
+    - ``index_type``: ``halfvec``, ``vector``, ``binary``, ``ivfflat`` or ``none``; see
+      ``ragstore.ann``
+    - ``exact_limit``: a collection of up to so many vectors is searched without an index
     - ``created_at``: when the row was made
     """
 
@@ -194,9 +230,14 @@ class EmbeddingSpace(EmbeddingSpaceBase, _SpaceKey, RagstoreModel, table=True):
             f"metric IN ({', '.join(repr(metric) for metric in METRICS)})",
             name=conv("ragstore_embedding_space_metric_check"),
         ),
+        CheckConstraint(
+            f"index_type IN ({', '.join(repr(index) for index in INDEX_TYPES)})",
+            name=conv("ragstore_embedding_space_index_type_check"),
+        ),
+        CheckConstraint(
+            "exact_limit >= 0", name=conv("ragstore_embedding_space_exact_limit_check")
+        ),
     )
-
-    created_at: Optional[datetime] = _timestamp()
 
     collections: list["Collection"] = Relationship(
         sa_relationship_kwargs={

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, get_args
 
 import numpy as np
@@ -16,6 +16,7 @@ from ragstore.content import check_text, flat_floats
 from ragstore.exceptions import (
     DimensionMismatch,
     ImproperlyConfigured,
+    InvalidInput,
     InvalidName,
     InvalidVector,
     NonFiniteVector,
@@ -25,8 +26,18 @@ from ragstore.exceptions import (
     ZeroVector,
 )
 from ragstore.execution import Operation, Query
-from ragstore.models import EMBEDDINGS, MAX_NAME_BYTES, EmbeddingSpace
-from ragstore.types import DISTANCE_OPERATORS, MAX_DIMENSIONS, METRICS, Metric, Vector
+from ragstore.models import DEFAULT_EXACT_LIMIT, EMBEDDINGS, MAX_NAME_BYTES, EmbeddingSpace
+from ragstore.types import (
+    DISTANCE_OPERATORS,
+    INDEX_TYPES,
+    MAX_DIMENSIONS,
+    MAX_DIMENSIONS_OF_INDEX,
+    METRICS,
+    METRICS_OF_INDEX,
+    IndexType,
+    Metric,
+    Vector,
+)
 
 Matrix = npt.NDArray[np.float32]
 
@@ -45,18 +56,25 @@ LOCK_PAUSES = (0.1, 0.3, 1.0, 3.0)
 
 _PAGE_TUPLE = 8160  # the largest tuple of a page, as toast_tuple_target takes it
 
-_COLUMNS = sql.SQL("id, name, model, dimensions, metric")
+MAX_EXACT_LIMIT = 2**31 - 1
+"""The highest ``exact_limit``: the column is an integer."""
 
 
 @dataclass(frozen=True)
 class Space:
-    """An embedding space: one model at one dimension, measured by one metric."""
+    """An embedding space: one model at one dimension, measured by one metric.
+
+    ``index_type`` is what it is searched through; a collection of up to ``exact_limit`` vectors is
+    searched without.
+    """
 
     id: int
     name: str
     model: str
     dimensions: int
     metric: Metric
+    index_type: IndexType = "halfvec"
+    exact_limit: int = DEFAULT_EXACT_LIMIT
 
     @property
     def partition(self) -> str:
@@ -87,8 +105,13 @@ def distance(
 
 def space_of(row: EmbeddingSpace) -> Space:
     """Return the Space of a row of EmbeddingSpace."""
-    values = (getattr(row, name) for name in ("id", "name", "model", "dimensions", "metric"))
-    return Space(*values)
+    return Space(*(getattr(row, each.name) for each in fields(Space)))
+
+
+def columns(table: str) -> sql.Composed:
+    """Return the columns of a Space, of ``table`` in a statement."""
+    names = [sql.Identifier(table, each.name) for each in fields(Space)]
+    return sql.SQL(", ").join(names)
 
 
 # --- vectors -----------------------------------------------------------------------------------
@@ -185,7 +208,7 @@ def find_space(name: str) -> Operation[Space]:
         SpaceNotFound: naming those there are.
     """
     found = yield Query(
-        sql.SQL("SELECT {} FROM ragstore_embedding_space WHERE name = %s").format(_COLUMNS),
+        sql.SQL("SELECT {} FROM ragstore_embedding_space s WHERE name = %s").format(columns("s")),
         [check_text(name, "the name of the space", MAX_NAME_BYTES)],
     )
     if found:
@@ -198,30 +221,43 @@ def find_space(name: str) -> Operation[Space]:
 
 
 def insert_space(
-    name: str, model: str, dimensions: int, metric: Metric, *, exists_ok: bool
+    name: str,
+    model: str,
+    dimensions: int,
+    metric: Metric,
+    index: IndexType = "halfvec",
+    exact_limit: int = DEFAULT_EXACT_LIMIT,
+    *,
+    exists_ok: bool,
 ) -> Operation[Space]:
     """Insert the row of a space, or return the one that is the same already.
 
     Raises:
         SpaceExists: the name is taken, and ``exists_ok`` is false or the space is another.
         InvalidName, InvalidText, InvalidVector: an argument cannot be that of a space.
+        InvalidInput: ``index`` is not for these dimensions or this metric.
     """
     _check_arguments(name, model, dimensions, metric)
+    _check_index(index, dimensions, metric)
+    _check_exact_limit(exact_limit)
+    definition = [model, dimensions, metric, index, exact_limit]
     rows = yield Query(
         sql.SQL(
-            "INSERT INTO ragstore_embedding_space (name, model, dimensions, metric)"
-            " VALUES (%s, %s, %s, %s) ON CONFLICT (name) DO NOTHING RETURNING {}"
-        ).format(_COLUMNS),
-        [name, model, dimensions, metric],
+            "INSERT INTO ragstore_embedding_space AS s"
+            " (name, model, dimensions, metric, index_type, exact_limit)"
+            " VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (name) DO NOTHING RETURNING {}"
+        ).format(columns("s")),
+        [name, *definition],
     )
     if rows:
         return Space(*rows[0])
     space = yield from find_space(name)
-    if exists_ok and (space.model, space.dimensions, space.metric) == (model, dimensions, metric):
+    if exists_ok and definition == [getattr(space, each.name) for each in fields(Space)[2:]]:
         return space
     raise SpaceExists(
         f"There is a space {name!r} already (model {space.model!r}, {space.dimensions} dimensions,"
-        f" {space.metric}): choose another name, or pass exists_ok=True for the same definition",
+        f" {space.metric}, index {space.index_type!r}, exact_limit {space.exact_limit}): choose"
+        " another name, or pass exists_ok=True for the same definition",
         space=name,
     )
 
@@ -307,3 +343,50 @@ def _check_arguments(name: str, model: str, dimensions: int, metric: str) -> Non
         )
     if metric not in METRICS:
         raise InvalidName(f"the metric {metric!r} is none of {', '.join(get_args(Metric))}")
+
+
+def _check_index(index: str, dimensions: int, metric: Metric) -> None:
+    if index not in INDEX_TYPES:
+        raise InvalidName(f"the index {index!r} is none of {', '.join(INDEX_TYPES)}")
+    most = MAX_DIMENSIONS_OF_INDEX[index]
+    if dimensions > most:
+        raise InvalidInput(
+            f"pgvector indexes up to {most:,} dimensions as {index!r}, and the space has"
+            f" {dimensions:,}: pass {_others(index, dimensions, metric)}"
+        )
+    if metric not in METRICS_OF_INDEX[index]:
+        why = (
+            "the signs of a vector, which a binary index holds, tell its direction and not its"
+            " length"
+            if index == "binary"
+            else "pgvector has no operator class for it"
+        )
+        raise InvalidInput(
+            f"the index {index!r} cannot serve the metric {metric!r} ({why}): pass"
+            f" {_others(index, dimensions, metric)}"
+        )
+
+
+_EFFECTS = {
+    "binary": " (signs only: the nearest of them are compared again, and some are missed)",
+    "none": " (every search compares all vectors of its collection)",
+}
+
+
+def _others(index: str, dimensions: int, metric: Metric) -> str:
+    """Name the indexes that a space can have instead."""
+    return " or ".join(
+        f"index={each!r}{_EFFECTS.get(each, '')}"
+        for each in INDEX_TYPES
+        if each != index
+        and dimensions <= MAX_DIMENSIONS_OF_INDEX[each]
+        and metric in METRICS_OF_INDEX[each]
+    )
+
+
+def _check_exact_limit(limit: int) -> None:
+    is_number = isinstance(limit, int) and not isinstance(limit, bool)
+    if not is_number or not 0 <= limit <= MAX_EXACT_LIMIT:
+        raise InvalidInput(
+            f"exact_limit is {limit!r}: it takes a number of vectors, 0 to {MAX_EXACT_LIMIT:,}"
+        )

@@ -22,8 +22,15 @@ Metric = Literal["cosine", "l2", "inner_product", "l1"]
 VectorStorage = Literal["vector", "halfvec"]
 """What an index holds: 4-byte or 2-byte floats. The table always holds 4-byte ones."""
 
+IndexType = Literal["halfvec", "vector", "binary", "ivfflat", "none"]
+"""What a space is searched through: HNSW over 2-byte floats, over 4-byte ones, or over their signs;
+IVFFlat over 2-byte floats; or nothing, so that every vector is compared."""
+
 METRICS: tuple[Metric, ...] = ("cosine", "l2", "inner_product", "l1")
 """Every metric, the default first."""
+
+INDEX_TYPES: tuple[IndexType, ...] = ("halfvec", "vector", "binary", "ivfflat", "none")
+"""Every index of a space, the default first."""
 
 DISTANCE_OPERATORS: dict[Metric, str] = {
     "cosine": "<=>",
@@ -46,6 +53,25 @@ MAX_DIMENSIONS = 16_000
 
 MAX_INDEXED_DIMENSIONS: dict[VectorStorage, int] = {"vector": 2_000, "halfvec": 4_000}
 """What pgvector can index: an index entry must fit a page of 8 KiB."""
+
+MAX_DIMENSIONS_OF_INDEX: dict[IndexType, int] = {
+    "halfvec": MAX_INDEXED_DIMENSIONS["halfvec"],
+    "vector": MAX_INDEXED_DIMENSIONS["vector"],
+    "ivfflat": MAX_INDEXED_DIMENSIONS["halfvec"],
+    "binary": MAX_DIMENSIONS,  # pgvector indexes up to 64,000 bits
+    "none": MAX_DIMENSIONS,
+}
+"""The most dimensions of a space with that index."""
+
+METRICS_OF_INDEX: dict[IndexType, tuple[Metric, ...]] = {
+    "halfvec": METRICS,
+    "vector": METRICS,
+    "ivfflat": ("cosine", "l2", "inner_product"),
+    "binary": ("cosine", "inner_product"),
+    "none": METRICS,
+}
+"""The metrics of a space with that index: IVFFlat has no operator class for l1, and the signs of a
+vector tell its direction, not its length."""
 
 
 class Vector(TypeDecorator[list[float]]):

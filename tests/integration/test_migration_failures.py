@@ -175,7 +175,7 @@ def test_lock_for_changing(ragstore_database: URL, function: Any, target: str) -
 
 def test_lock_is_released(database: URL) -> None:
     """After a success and after a failure the lock is free."""
-    migrations.downgrade(database)
+    migrations.downgrade(database, "base")
     assert locks(database) == []
     run(database, "CREATE TABLE ragstore_document (id int)")
 
@@ -209,7 +209,7 @@ def test_reader_in_the_way(database: URL, downgrade: Callable[[URL], None]) -> N
     started = time.monotonic()
 
     with (
-        held(database, "LOCK ragstore_document IN ACCESS SHARE MODE"),
+        held(database, "LOCK ragstore_embedding_space IN ACCESS SHARE MODE"),
         override_settings(MIGRATION_LOCK_TIMEOUT=0.2),
         pytest.raises(LockTimeout, match="Another session holds the lock"),
     ):

@@ -118,8 +118,26 @@ def test_downgrade_takes_rows_and_partitions(database: URL) -> None:
     )
 
     migrations.downgrade(database)
+    assert "ragstore_embedding_7" in tables(database)
+    migrations.downgrade(database, "base")
 
     assert tables(database) == {VERSION_TABLE}
+
+
+def test_spaces_beyond_the_index_are_given_none(database: URL) -> None:
+    """Upgrading spaces of an earlier release leaves none with an index that cannot be built."""
+    migrations.downgrade(database, "0001_67eb18")
+    run(
+        database,
+        "INSERT INTO ragstore_embedding_space (name, model, dimensions)"
+        " VALUES ('wide', 'm', 4001), ('usual', 'm', 4000)",
+    )
+
+    migrations.upgrade(database)
+
+    assert run(
+        database, "SELECT name, index_type, exact_limit FROM ragstore_embedding_space ORDER BY id"
+    ) == [("wide", "none", 10_000), ("usual", "halfvec", 10_000)]
 
 
 def test_migrated_is_created(database: URL, empty_database: URL) -> None:
@@ -331,7 +349,7 @@ def test_revision(checkout: Path, database: URL) -> None:
 
     assert path is not None
     assert path.parent == checkout / "versions"
-    assert re.fullmatch(r"0002_[0-9a-f]{6}_give_it_back\.py", path.name)
+    assert re.fullmatch(r"0003_[0-9a-f]{6}_give_it_back\.py", path.name)
     assert "ragstore_embedding_7" not in path.read_text()
     assert "host" not in path.read_text()
     migrations.upgrade(database)
@@ -347,5 +365,5 @@ def test_empty_revision(checkout: Path, ragstore_database: URL) -> None:
     path = migrations.revision("By hand", autogenerate=False, url=ragstore_database)
 
     assert path is not None
-    assert re.fullmatch(r"0002_[0-9a-f]{6}_by_hand\.py", path.name)
+    assert re.fullmatch(r"0003_[0-9a-f]{6}_by_hand\.py", path.name)
     assert path.read_text().count("    pass\n") == 2

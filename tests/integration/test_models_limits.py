@@ -187,7 +187,14 @@ def test_api_schemas_validate(base: type[SQLModel], data: dict[str, Any], field:
         (
             EmbeddingSpaceBase,
             EmbeddingSpace,
-            {"name": "s", "model": "m", "dimensions": 3, "metric": "l2"},
+            {
+                "name": "s",
+                "model": "m",
+                "dimensions": 3,
+                "metric": "l2",
+                "index_type": "vector",
+                "exact_limit": 7,
+            },
         ),
     ],
 )

@@ -68,7 +68,7 @@ def test_every_metric_and_dimension_is_stored_and_found(store: Store) -> None:
     """The smallest and the largest space work, under each metric."""
     for metric, dimensions in product(get_args(Metric), (1, 16_000)):
         name = f"{metric} {dimensions}"
-        store.create_space(name, model="m", dimensions=dimensions, metric=metric)
+        store.create_space(name, model="m", dimensions=dimensions, metric=metric, index="none")
         store.create_collection(name, space=name)
         near, far = [1.0] * dimensions, [-1.0] * dimensions
         store.ingest(name, [NewDocument("a", [NewChunk("near", near), NewChunk("far", far)])])

@@ -42,10 +42,17 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("migrations.options",),
     ("migrations.runner", "migrations"),
     ("execution", "content"),
+    ("work",),
+    ("procedure",),
     ("space",),
+    ("ann",),
     ("collection",),
+    ("indexing",),
     ("ingest",),
     ("search",),
+    ("recall",),
+    ("reembed",),
+    ("space_removal", "stats"),
     ("store",),
     ("testing",),
     ("quickstart",),
@@ -63,6 +70,7 @@ FORBIDDEN = (
     ("ingest", {"connection", "conf", "database"}, "ingest takes a connection"),
     ("search", {"connection", "conf", "database", "migrations"}, "search takes a connection"),
     ("space", {"connection", "conf", "database", "migrations"}, "spaces take a connection"),
+    ("ann", {"connection", "conf", "database", "migrations"}, "indexes take a connection"),
 )
 
 

@@ -321,7 +321,7 @@ def test_script_that_writes_no_version(ragstore_new_database: Any) -> None:
         def sql(self, url: URL, revision: str = "heads") -> str:
             return super().sql(url, revision).replace("INSERT INTO ragstore_alembic", "--")
 
-    with pytest.raises(pytest.fail.Exception, match=r"- at revisions \[\], not \['0001_"):
+    with pytest.raises(pytest.fail.Exception, match=r"- at revisions \[\], not \['0002_"):
         migrations.test_offline_sql_equals_online([Forgetful("ragstore")], ragstore_new_database)
 
 
