@@ -10,7 +10,7 @@ from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from psycopg import AsyncConnection, Connection, sql
+from psycopg import AsyncConnection, AsyncRawCursor, Connection, RawCursor, sql
 from sqlalchemy import Select
 from sqlalchemy.dialects.postgresql import psycopg as psycopg_dialect
 
@@ -30,6 +30,17 @@ class Query:
 
 
 @dataclass(frozen=True)
+class Numbered:
+    """A statement whose parameters are ``$1``, ``$2``, …, as the server takes them.
+
+    It is sent without being read again, so it is as fast as the driver can be.
+    """
+
+    statement: bytes
+    parameters: Sequence[Any]
+
+
+@dataclass(frozen=True)
 class Copy:
     """A ``COPY … FROM STDIN (FORMAT BINARY)``, its column types and rows; no rows come back.
 
@@ -41,7 +52,8 @@ class Copy:
     rows: Iterable[Sequence[Any]]
 
 
-Operation = Generator[Query | Copy, list[Row], T]
+Step = Query | Numbered | Copy
+Operation = Generator[Step, list[Row], T]
 
 
 def compiled(statement: Select[Any]) -> Query:
@@ -87,7 +99,10 @@ async def run_async(connection: AsyncConnection[Row], operation: Operation[T]) -
         return result
 
 
-def _execute(connection: Connection[Row], step: Query | Copy) -> list[Row]:
+def _execute(connection: Connection[Row], step: Step) -> list[Row]:
+    if isinstance(step, Numbered):
+        with RawCursor(connection) as raw:
+            return raw.execute(step.statement, step.parameters).fetchall()
     if isinstance(step, Query):
         cursor = connection.execute(step.statement, step.parameters or None)
         return cursor.fetchall() if cursor.description else []
@@ -98,7 +113,11 @@ def _execute(connection: Connection[Row], step: Query | Copy) -> list[Row]:
     return []
 
 
-async def _execute_async(connection: AsyncConnection[Row], step: Query | Copy) -> list[Row]:
+async def _execute_async(connection: AsyncConnection[Row], step: Step) -> list[Row]:
+    if isinstance(step, Numbered):
+        async with AsyncRawCursor(connection) as raw:
+            await raw.execute(step.statement, step.parameters)
+            return await raw.fetchall()
     if isinstance(step, Query):
         cursor = await connection.execute(step.statement, step.parameters or None)
         return await cursor.fetchall() if cursor.description else []
