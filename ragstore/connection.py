@@ -299,16 +299,18 @@ class DatabaseConnection:
                 pooled = await engine.connect()
             finally:
                 _unasked.reset(token)
-            async with pooled:
-                connection = (await pooled.get_raw_connection()).driver_connection
-                await connection.set_autocommit(True)
+            try:
+                driver: Any = (await pooled.get_raw_connection()).driver_connection
+                await driver.set_autocommit(True)
                 try:
-                    yield connection
+                    yield driver
                 finally:
-                    if connection.info.transaction_status == TransactionStatus.IDLE:
-                        await connection.set_autocommit(False)
+                    if driver.info.transaction_status == TransactionStatus.IDLE:
+                        await driver.set_autocommit(False)
                     else:
                         await pooled.invalidate()
+            finally:
+                await pooled.close()
 
     @contextmanager
     def owner_transaction(self) -> Iterator[psycopg.Connection[TupleRow]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from psycopg import AsyncConnection, AsyncRawCursor, Connection, RawCursor, sql
 from sqlalchemy import Select
@@ -97,6 +97,66 @@ async def run_async(connection: AsyncConnection[Row], operation: Operation[T]) -
     except StopIteration as done:
         result: T = done.value
         return result
+
+
+def run_together(connection: Connection[Row], operations: Sequence[Operation[T]]) -> list[T]:
+    """Run operations side by side: what each does next is sent together, in one round trip.
+
+    None of them copies. Outside a transaction, those of a round trip are one transaction.
+    """
+    crowd = _Crowd(operations)
+    while crowd.waiting:
+        with connection.pipeline():
+            cursors = [RawCursor(connection).execute(*step) for step in crowd.steps()]
+        crowd.send([cursor.fetchall() for cursor in cursors])
+    return crowd.results()
+
+
+async def run_together_async(
+    connection: AsyncConnection[Row], operations: Sequence[Operation[T]]
+) -> list[T]:
+    """Run operations side by side on an async connection, as ``run_together`` does."""
+    crowd = _Crowd(operations)
+    while crowd.waiting:
+        async with connection.pipeline():
+            cursors = [await AsyncRawCursor(connection).execute(*step) for step in crowd.steps()]
+        crowd.send([await cursor.fetchall() for cursor in cursors])
+    return crowd.results()
+
+
+class _Crowd(Generic[T]):
+    """Operations that wait for their rows, each at a step of its own."""
+
+    def __init__(self, operations: Sequence[Operation[T]]) -> None:
+        self._operations = operations
+        self._results: dict[int, T] = {}
+        self.waiting: dict[int, Step] = {}
+        for at in range(len(operations)):
+            self._advance(at, None)
+
+    def steps(self) -> list[tuple[bytes, Sequence[Any]]]:
+        return [(step.statement, step.parameters) for step in map(_numbered, self.waiting.values())]
+
+    def send(self, rows: list[list[Row]]) -> None:
+        for at, found in zip(list(self.waiting), rows, strict=True):
+            self._advance(at, found)
+
+    def results(self) -> list[T]:
+        return [self._results[at] for at in range(len(self._operations))]
+
+    def _advance(self, at: int, rows: list[Row] | None) -> None:
+        operation = self._operations[at]
+        try:
+            self.waiting[at] = next(operation) if rows is None else operation.send(rows)
+        except StopIteration as done:
+            self.waiting.pop(at, None)
+            self._results[at] = done.value
+
+
+def _numbered(step: Step) -> Numbered:
+    if not isinstance(step, Numbered):
+        raise TypeError(f"only numbered statements run together, not {type(step).__name__}")
+    return step
 
 
 def _execute(connection: Connection[Row], step: Step) -> list[Row]:

@@ -46,6 +46,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("collection",),
     ("ingest",),
     ("search",),
+    ("searcher",),
     ("store",),
     ("testing",),
     ("quickstart",),
