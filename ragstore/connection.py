@@ -272,8 +272,9 @@ class DatabaseConnection:
                 with self.transaction() as connection:
                     yield connection
                 return
-            with _checked_out(engine, ask=ask) as pooled:
-                connection = pooled.connection.driver_connection
+            pooled = _checked_out(engine, ask=ask)
+            try:
+                connection = pooled.driver_connection
                 connection.autocommit = True
                 try:
                     yield connection
@@ -282,6 +283,8 @@ class DatabaseConnection:
                         connection.autocommit = False
                     else:
                         pooled.invalidate()
+            finally:
+                pooled.close()
 
     @asynccontextmanager
     async def async_reading(
@@ -289,18 +292,16 @@ class DatabaseConnection:
     ) -> AsyncIterator[psycopg.AsyncConnection[TupleRow]]:
         """Lend an async connection for statements that only read, as :meth:`reading` does."""
         with translate_errors(self.url):
+            from sqlalchemy.util import greenlet_spawn
+
             engine = self.async_engine
             if self._local_timeout:
                 async with self.async_transaction() as connection:
                     yield connection
                 return
-            token = _unasked.set(not ask)
+            pooled = await greenlet_spawn(_checked_out, engine.sync_engine, ask=ask)
             try:
-                pooled = await engine.connect()
-            finally:
-                _unasked.reset(token)
-            try:
-                driver: Any = (await pooled.get_raw_connection()).driver_connection
+                driver: Any = pooled.driver_connection
                 await driver.set_autocommit(True)
                 try:
                     yield driver
@@ -308,9 +309,9 @@ class DatabaseConnection:
                     if driver.info.transaction_status == TransactionStatus.IDLE:
                         await driver.set_autocommit(False)
                     else:
-                        await pooled.invalidate()
+                        await greenlet_spawn(pooled.invalidate)
             finally:
-                await pooled.close()
+                await greenlet_spawn(pooled.close)
 
     @contextmanager
     def owner_transaction(self) -> Iterator[psycopg.Connection[TupleRow]]:
@@ -399,7 +400,7 @@ class DatabaseConnection:
 def _checked_out(engine: Engine, *, ask: bool) -> Any:
     token = _unasked.set(not ask)
     try:
-        return engine.connect()
+        return engine.raw_connection()
     finally:
         _unasked.reset(token)
 

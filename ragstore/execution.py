@@ -161,8 +161,7 @@ def _numbered(step: Step) -> Numbered:
 
 def _execute(connection: Connection[Row], step: Step) -> list[Row]:
     if isinstance(step, Numbered):
-        with RawCursor(connection) as raw:
-            return raw.execute(step.statement, step.parameters).fetchall()
+        return RawCursor(connection).execute(step.statement, step.parameters).fetchall()
     if isinstance(step, Query):
         cursor = connection.execute(step.statement, step.parameters or None)
         return cursor.fetchall() if cursor.description else []
@@ -175,9 +174,9 @@ def _execute(connection: Connection[Row], step: Step) -> list[Row]:
 
 async def _execute_async(connection: AsyncConnection[Row], step: Step) -> list[Row]:
     if isinstance(step, Numbered):
-        async with AsyncRawCursor(connection) as raw:
-            await raw.execute(step.statement, step.parameters)
-            return await raw.fetchall()
+        raw = AsyncRawCursor(connection)
+        await raw.execute(step.statement, step.parameters)
+        return await raw.fetchall()
     if isinstance(step, Query):
         cursor = await connection.execute(step.statement, step.parameters or None)
         return await cursor.fetchall() if cursor.description else []

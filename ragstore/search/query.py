@@ -17,7 +17,7 @@ from ragstore.execution import Numbered, Operation, Row
 from ragstore.search.filter import Filter, Where, read
 from ragstore.search.memory import Memory
 from ragstore.search.prepared import Prepared, prepare
-from ragstore.search.result import Hit, Passage, SearchResult
+from ragstore.search.result import Hit, Passage, SearchResult, hit_of
 from ragstore.search.statement import STATE, Form, Kind, build
 from ragstore.search.strategy import (
     DEFAULT_EF_SEARCH,
@@ -27,7 +27,7 @@ from ragstore.search.strategy import (
     choose,
 )
 from ragstore.search.text import check_query
-from ragstore.space import Space, check_vectors, pack_vectors
+from ragstore.space import Space, pack_vector
 
 MAX_K = 1_000
 """The most hits of one search."""
@@ -159,8 +159,7 @@ class _Answer:
         self.need = self._need()
         self.values: dict[str, Any] = {"name": target.name, "language": target.language}
         if self.space is not None:
-            matrix = check_vectors(self.space, [vector])
-            self.values["vector"] = PackedVector(pack_vectors(matrix)[0])
+            self.values["vector"] = PackedVector(pack_vector(self.space, vector))
             self.values["max_distance"] = asked.max_distance
         if asked.text is not None:
             weights = asked.both_weights
@@ -186,8 +185,7 @@ class _Answer:
         rows = yield self._statement(form, strategy)
         if not rows[0][0]:
             return None
-        again = self._again(strategy, form, rows)
-        if again is not None:
+        if len(rows) < self.asked.k and (again := self._again(strategy, form, rows)) is not None:
             strategy, form = again
             rows = yield self._statement(form, strategy)
             if not rows[0][0]:
@@ -269,8 +267,6 @@ class _Answer:
         self, strategy: Strategy | None, form: Form, rows: list[Row]
     ) -> tuple[Strategy | None, Form] | None:
         """Return how to ask again, if there may be more than was found."""
-        if len(_hits_in(rows)) >= self.asked.k:
-            return None
         _, _, passed, found = rows[0][:STATE]
         scan = strategy.scan if strategy else "filter"
         compared = form.probe is not None and passed is not None and passed <= form.probe
@@ -307,7 +303,8 @@ class _Answer:
         self, strategy: Strategy | None, form: Form, rows: list[Row], plan: str | None
     ) -> SearchResult:
         _, words, passed, _ = rows[0][:STATE]
-        made = [self._hit(row[STATE:]) for row in _hits_in(rows)]
+        make = hit_of if len(rows[0]) == STATE + _PLAIN else self._hit
+        made = [make(row[STATE:]) for row in rows if row[STATE + _CHUNK_ID] is not None]
         has_no_words = form.kind != "vector" and not words
         scan = strategy.scan if strategy else None
         reason = strategy.reason if strategy else ""
@@ -325,8 +322,6 @@ class _Answer:
 
     def _hit(self, row: Row) -> Hit:
         plain, extras = row[:_PLAIN], list(row[_PLAIN:])
-        if not extras:
-            return Hit(*plain)
         more: dict[str, Any] = {}
         if self.asked.neighbours:
             around = sorted(Passage(*each) for each in extras.pop(0) or ())
@@ -349,10 +344,6 @@ _RANGES = (
     ("neighbours", 0, 10),
     ("candidates", 1, MAX_K + MAX_OFFSET),
 )
-
-
-def _hits_in(rows: list[Row]) -> list[Row]:
-    return [row for row in rows if row[STATE + _CHUNK_ID] is not None]
 
 
 def _without_text(hit: Hit) -> Hit:

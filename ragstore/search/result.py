@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple, overload
 
 
@@ -40,6 +40,19 @@ class Hit:
     before: tuple[Passage, ...] = ()
     after: tuple[Passage, ...] = ()
     highlight: str | None = None
+
+
+_OF_ROW = tuple(each.name for each in fields(Hit))[:11]
+
+
+def hit_of(row: Sequence[Any]) -> Hit:
+    """Return the hit of a row that begins with the first eleven fields, in their order.
+
+    A frozen dataclass sets each field through a call; for a thousand hits that is most of the time.
+    """
+    hit = object.__new__(Hit)
+    hit.__dict__.update(zip(_OF_ROW, row))  # noqa: B905 - the row may have more
+    return hit
 
 
 class SearchResult(Sequence[Hit]):
