@@ -33,11 +33,13 @@ class Query:
 class Numbered:
     """A statement whose parameters are ``$1``, ``$2``, …, as the server takes them.
 
-    It is sent without being read again, so it is as fast as the driver can be.
+    It is sent without being read again, so it is as fast as the driver can be. With ``prepare``
+    False the server plans it anew each time, for the values it is given.
     """
 
     statement: bytes
     parameters: Sequence[Any]
+    prepare: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,10 @@ def run_together(connection: Connection[Row], operations: Sequence[Operation[T]]
     crowd = _Crowd(operations)
     while crowd.waiting:
         with connection.pipeline():
-            cursors = [RawCursor(connection).execute(*step) for step in crowd.steps()]
+            cursors = [
+                RawCursor(connection).execute(step.statement, step.parameters, prepare=step.prepare)
+                for step in crowd.steps()
+            ]
         crowd.send([cursor.fetchall() for cursor in cursors])
     return crowd.results()
 
@@ -119,7 +124,12 @@ async def run_together_async(
     crowd = _Crowd(operations)
     while crowd.waiting:
         async with connection.pipeline():
-            cursors = [await AsyncRawCursor(connection).execute(*step) for step in crowd.steps()]
+            cursors = [
+                await AsyncRawCursor(connection).execute(
+                    step.statement, step.parameters, prepare=step.prepare
+                )
+                for step in crowd.steps()
+            ]
         crowd.send([await cursor.fetchall() for cursor in cursors])
     return crowd.results()
 
@@ -134,8 +144,8 @@ class _Crowd(Generic[T]):
         for at in range(len(operations)):
             self._advance(at, None)
 
-    def steps(self) -> list[tuple[bytes, Sequence[Any]]]:
-        return [(step.statement, step.parameters) for step in map(_numbered, self.waiting.values())]
+    def steps(self) -> list[Numbered]:
+        return [_numbered(step) for step in self.waiting.values()]
 
     def send(self, rows: list[list[Row]]) -> None:
         for at, found in zip(list(self.waiting), rows, strict=True):
@@ -161,7 +171,8 @@ def _numbered(step: Step) -> Numbered:
 
 def _execute(connection: Connection[Row], step: Step) -> list[Row]:
     if isinstance(step, Numbered):
-        return RawCursor(connection).execute(step.statement, step.parameters).fetchall()
+        raw = RawCursor(connection)
+        return raw.execute(step.statement, step.parameters, prepare=step.prepare).fetchall()
     if isinstance(step, Query):
         cursor = connection.execute(step.statement, step.parameters or None)
         return cursor.fetchall() if cursor.description else []
@@ -174,9 +185,9 @@ def _execute(connection: Connection[Row], step: Step) -> list[Row]:
 
 async def _execute_async(connection: AsyncConnection[Row], step: Step) -> list[Row]:
     if isinstance(step, Numbered):
-        raw = AsyncRawCursor(connection)
-        await raw.execute(step.statement, step.parameters)
-        return await raw.fetchall()
+        numbered = AsyncRawCursor(connection)
+        await numbered.execute(step.statement, step.parameters, prepare=step.prepare)
+        return await numbered.fetchall()
     if isinstance(step, Query):
         cursor = await connection.execute(step.statement, step.parameters or None)
         return await cursor.fetchall() if cursor.description else []

@@ -30,15 +30,18 @@ class Prepared:
     fixed: Mapping[str, Any]
     slots: tuple[tuple[tuple[str, ...], bool, Process | None], ...]
 
-    def with_values(self, values: Mapping[str, Any], where: Filter | None) -> Numbered:
-        """Return the statement with the values of one search."""
+    def with_values(
+        self, values: Mapping[str, Any], where: Filter | None, *, keep_plan: bool
+    ) -> Numbered:
+        """Return the statement with the values of one search, its plan kept for the next or not."""
         every = {**self.fixed, **values}
         if where is not None:
             for (names, is_list, process), value in zip(self.slots, where.values, strict=True):
                 members = value if is_list else [value]
                 made = members if process is None else map(process, members)
                 every.update(zip(names, made, strict=True))
-        return Numbered(self.statement, [every[name] for name in self.names])
+        numbered = [every[name] for name in self.names]
+        return Numbered(self.statement, numbered, None if keep_plan else False)
 
 
 def prepare(statement: Select[Any], where: Filter | None) -> Prepared:

@@ -250,7 +250,9 @@ class _Answer:
             "ef_search": min(ef_search, MAX_EF_SEARCH),
             "max_scan": strategy.max_scan if strategy else 0,
         }
-        return self._prepared(form).with_values(values, self.filter)
+        # A plan that is kept for any filter reads all of the collection for a filter of ten chunks.
+        keep = self.filter is None or (form.probe is None and form.scan not in ("filter", "exact"))
+        return self._prepared(form).with_values(values, self.filter, keep_plan=keep)
 
     def _prepared(self, form: Form) -> Prepared:
         shape = self.filter.shape if self.filter is not None else ()
