@@ -174,10 +174,12 @@ class _Answer:
             need = max(4 * need, ARM_SIZE)
         if asked.kind == "hybrid":
             # In a small collection more cost nothing, and its pages fit together to the end.
-            is_small = self.target.size is not None and self.target.size <= DEEP_ARM_SIZE
-            size = DEEP_ARM_SIZE if is_small or need > ARM_SIZE else ARM_SIZE
+            size = DEEP_ARM_SIZE if self._is_small() or need > ARM_SIZE else ARM_SIZE
             need = max(need, asked.candidates or size)
         return max(need, asked.candidates or 0)
+
+    def _is_small(self) -> bool:
+        return self.target.size is not None and self.target.size <= DEEP_ARM_SIZE
 
     def operation(self) -> Operation[SearchResult | None]:
         strategy = self._strategy()
@@ -241,6 +243,9 @@ class _Answer:
             with_text=asked.with_text,
             neighbours=asked.neighbours,
             highlight=asked.highlight and asked.text is not None,
+            is_small=asked.text is not None
+            and self._is_small()
+            and not (strategy and strategy.limit),
         )
 
     def _statement(self, form: Form, strategy: Strategy | None) -> Numbered:

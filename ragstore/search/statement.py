@@ -8,6 +8,7 @@ the collection is still what the form was chosen for.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 from pgvector.sqlalchemy import VECTOR
@@ -57,6 +58,7 @@ class Form:
 
     Each arm ranks ``wanted`` chunks, or all (None); an index is asked for ``measured``. With
     ``probe``, what passes the filter is counted up to that, and compared unless there is more.
+    ``is_small`` says that the words of each chunk of the collection are looked at, not an index.
     """
 
     kind: Kind
@@ -73,6 +75,7 @@ class Form:
     with_text: bool = True
     neighbours: int = 0
     highlight: bool = False
+    is_small: bool = False
 
 
 STATE = 4
@@ -167,7 +170,12 @@ class _Builder:
 
     def _text_arm(self) -> Select[Any]:
         assert self.asked is not None  # noqa: S101 - for mypy
-        return text.found(self.ids.collection, self.asked, self.where, self.form.wanted)
+        among = None
+        if self.form.scan == "filter" or self.form.is_small:
+            among = self._passing
+        return text.found(
+            self.ids.collection, self.asked, self.where, self.form.wanted, among=among
+        )
 
     def _vector_arm(self) -> Select[Any]:
         measured = self._measured().cte("measured").prefix_with("MATERIALIZED")
@@ -183,7 +191,7 @@ class _Builder:
         if form.scan == "exact":
             return vector.exactly(self.ids, distance, where)
         if form.scan == "filter":
-            return vector.among(self.ids, distance, self._passing(None))
+            return vector.among(self.ids, distance, self._passing)
         set_up = vector.are_set(
             space,
             bindparam("ef_search", None, Integer()),
@@ -193,7 +201,7 @@ class _Builder:
         by_index = vector.by_index(self.ids, distance, near, where, limit=form.measured)
         if form.probe is None:
             return by_index.where(set_up)
-        passing = self._passing(form.probe + 1)
+        passing = self._passing
         self.passed = select(func.count()).select_from(passing).scalar_subquery()
         few = self.passed <= number(form.probe)
         # Of the two only one is run: their conditions are tested before their first row.
@@ -201,11 +209,14 @@ class _Builder:
         searched = by_index.where(self.passed > number(form.probe), set_up).subquery("searched")
         return union_all(compared, select(*searched.c))
 
-    def _passing(self, limit: int | None) -> CTE:
-        assert self.where is not None  # noqa: S101 - for mypy
-        return vector.passing(self.ids, self.where, limit).cte("passing").prefix_with(
-            "MATERIALIZED"
-        )  # fmt: skip
+    @cached_property
+    def _passing(self) -> CTE:
+        """Return the chunks that pass the filter, found once for both arms."""
+        form = self.form
+        with_words = form.kind != "vector" and (form.scan == "filter" or form.is_small)
+        limit = None if form.probe is None else form.probe + 1
+        found = vector.passing(self.ids, self.where, limit, with_words=with_words)
+        return found.cte("passing").prefix_with("MATERIALIZED")
 
     def _extras(self) -> list[Any]:
         extras = []

@@ -63,19 +63,30 @@ def asked(query: ColumnElement[Any], *, any_word: bool) -> CTE:
 
 
 def found(
-    collection_id: Any, query: CTE, where: Where | Filter | None, limit: int | None
+    collection_id: Any,
+    query: CTE,
+    where: Where | Filter | None,
+    limit: int | None,
+    *,
+    among: CTE | None = None,
 ) -> Select[Any]:
-    """Return (chunk_id, score, rank) of the chunks that match best, by ts_rank_cd, ties by id."""
+    """Return (chunk_id, score, rank) of the chunks that match best, by ts_rank_cd, ties by id.
+
+    ``among`` has the id and tsv of the only chunks to look at, the filter applied: where they are
+    few, that is faster than an index on the words of every collection.
+    """
     wanted = select(query.c.query).scalar_subquery()
-    score = func.ts_rank_cd(CHUNKS.c.tsv, wanted)
+    chunks: Any = CHUNKS if among is None else among
+    score = func.ts_rank_cd(chunks.c.tsv, wanted)
     matches = (
-        select(CHUNKS.c.id.label("chunk_id"), score.label("score"))
-        .select_from(CHUNKS)
-        .where(CHUNKS.c.collection_id == collection_id, CHUNKS.c.tsv.op("@@")(wanted))
+        select(chunks.c.id.label("chunk_id"), score.label("score"))
+        .select_from(chunks)
+        .where(chunks.c.tsv.op("@@")(wanted))
     )
-    best_first = filtered(matches, where, collection_id, CHUNKS.c.id).order_by(
-        score.desc(), CHUNKS.c.id
-    )
+    if among is None:
+        matches = matches.where(CHUNKS.c.collection_id == collection_id)
+        matches = filtered(matches, where, collection_id, CHUNKS.c.id)
+    best_first = matches.order_by(score.desc(), chunks.c.id)
     if limit is not None:
         best_first = best_first.limit(literal_column(str(int(limit)), Integer()))
     first = best_first.subquery("best")

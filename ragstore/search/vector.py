@@ -120,9 +120,12 @@ def exactly(ids: Ids, distance: Any, where: Where | Filter | None) -> Select[Any
     return filtered(measured, where, ids.collection, EMBEDDINGS.c.chunk_id)
 
 
-def passing(ids: Ids, where: Filter, limit: int | None) -> Select[Any]:
-    """Return the ids of the chunks that pass the filter, no more than ``limit``."""
-    found = select(CHUNKS.c.id).select_from(CHUNKS).where(CHUNKS.c.collection_id == ids.collection)
+def passing(
+    ids: Ids, where: Filter | None, limit: int | None, *, with_words: bool = False
+) -> Select[Any]:
+    """Return the ids of the chunks that pass the filter, no more than ``limit``, and their tsv."""
+    columns = [CHUNKS.c.id, *([CHUNKS.c.tsv] if with_words else [])]
+    found = select(*columns).select_from(CHUNKS).where(CHUNKS.c.collection_id == ids.collection)
     found = filtered(found, where, ids.collection, CHUNKS.c.id)
     return found if limit is None else found.limit(number(limit))
 
