@@ -311,7 +311,13 @@ class _Answer:
     ) -> SearchResult:
         _, words, passed, _ = rows[0][:STATE]
         make = hit_of if len(rows[0]) == STATE + _PLAIN else self._hit
-        made = [make(row[STATE:]) for row in rows if row[STATE + _CHUNK_ID] is not None]
+        found = [row[STATE:] for row in rows if row[STATE + _CHUNK_ID] is not None]
+        if form.is_plain:
+            found = [
+                (*row[:_VECTOR_RANK], rank, *row[_VECTOR_RANK + 1 :])
+                for rank, row in enumerate(found, start=form.offset + 1)
+            ]
+        made = [make(row) for row in found]
         has_no_words = form.kind != "vector" and not words
         scan = strategy.scan if strategy else None
         reason = strategy.reason if strategy else ""
@@ -342,6 +348,7 @@ class _Answer:
 _PLAIN = 11  # the columns that every hit has
 _ORDINAL = 4
 _CHUNK_ID = 3
+_VECTOR_RANK = 7
 _NO_WORDS = "the text has no words to search for: only stop words or punctuation"
 
 _RANGES = (

@@ -77,6 +77,11 @@ class Form:
     highlight: bool = False
     is_small: bool = False
 
+    @property
+    def is_plain(self) -> bool:
+        """Tell whether hits come in the order of their distances, so that places are ranks."""
+        return self.kind == "vector" and self.per_document is None
+
 
 STATE = 4
 """How many columns stand before those of a hit: is_current, words, passed and found."""
@@ -109,6 +114,7 @@ class _Builder:
         hit = with_rows(self.ids.collection, best, more, with_text=self.form.with_text)
         rows = hit.subquery("hit")
         columns = [each for each in rows.c if each is not rows.c.place]
+        order = [rows.c.distance, rows.c.id] if self.form.is_plain else [rows.c.place]
         one = select(literal_column("1").label("one")).subquery("one")
         return (
             select(
@@ -119,7 +125,7 @@ class _Builder:
                 *columns,
             )
             .select_from(one.outerjoin(rows, true()))
-            .order_by(rows.c.place)
+            .order_by(*order)
         )
 
     def _is_current(self) -> Any:
@@ -135,6 +141,8 @@ class _Builder:
 
     def _ranked(self) -> Select[Any]:
         form = self.form
+        if form.is_plain:
+            return self._plain()
         apart = form.per_document is not None
         limit, offset = (None, 0) if apart else (form.k, form.offset)
         if form.kind == "text":
@@ -152,6 +160,20 @@ class _Builder:
             per_document=form.per_document,
             limit=form.k,
             offset=form.offset,
+        )
+
+    def _plain(self) -> Select[Any]:
+        """Return the nearest without their ranks, which are their places in what comes back."""
+        first = vector.nearest_first(self._measured_once(), within=self._most())
+        page = first.limit(number(self.form.k)).offset(number(self.form.offset)).subquery("first")
+        return select(
+            null().label("place"),
+            page.c.chunk_id,
+            score_of(page.c.distance, self._space().metric).label("score"),
+            null().label("vector_rank"),
+            page.c.distance,
+            null().label("text_rank"),
+            null().label("text_score"),
         )
 
     def _fused(self, limit: int | None, offset: int) -> Select[Any]:
@@ -178,11 +200,16 @@ class _Builder:
         )
 
     def _vector_arm(self) -> Select[Any]:
-        measured = self._measured().cte("measured").prefix_with("MATERIALIZED")
+        return vector.ranked(self._measured_once(), self.form.wanted, within=self._most())
+
+    def _measured_once(self) -> CTE:
+        measured: CTE = self._measured().cte("measured").prefix_with("MATERIALIZED")
         if self.form.scan != "exact":
             self.found = select(func.count()).select_from(measured).scalar_subquery()
-        most = bindparam("max_distance", None, Float()) if self.form.has_most else None
-        return vector.ranked(measured, self.form.wanted, within=most)
+        return measured
+
+    def _most(self) -> Any:
+        return bindparam("max_distance", None, Float()) if self.form.has_most else None
 
     def _measured(self) -> Any:
         form, space, where = self.form, self._space(), self.where

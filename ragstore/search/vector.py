@@ -166,20 +166,19 @@ def by_index(
 
 
 def ranked(measured: CTE, limit: int | None, *, within: Any = None) -> Select[Any]:
-    """Return (chunk_id, distance, rank) of the ``limit`` nearest of those measured.
-
-    None farther than ``within``, if that is given.
-    """
-    nearest_first = select(measured.c.chunk_id, measured.c.distance).order_by(
-        measured.c.distance, measured.c.chunk_id
-    )
-    if within is not None:
-        nearest_first = nearest_first.where(measured.c.distance <= within)
-    if limit is not None:
-        nearest_first = nearest_first.limit(number(limit))
-    first = nearest_first.subquery("first")
+    """Return (chunk_id, distance, rank) of the ``limit`` nearest of those measured."""
+    best = nearest_first(measured, within=within)
+    first = (best if limit is None else best.limit(number(limit))).subquery("first")
     rank = func.row_number().over(order_by=(first.c.distance, first.c.chunk_id))
     return select(first.c.chunk_id, first.c.distance, rank.label("rank"))
+
+
+def nearest_first(measured: CTE, *, within: Any = None) -> Select[Any]:
+    """Return (chunk_id, distance) of those measured, none farther than ``within`` if given."""
+    first = select(measured.c.chunk_id, measured.c.distance).order_by(
+        measured.c.distance, measured.c.chunk_id
+    )
+    return first if within is None else first.where(measured.c.distance <= within)
 
 
 def measured_by(space: Space, query: Any) -> ColumnElement[float]:
