@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from psycopg import sql
 
+from ragstore import ann
 from ragstore.content import check_text, metadata_json
 from ragstore.exceptions import CollectionExists, CollectionNotFound, InvalidName, SpaceNotReady
 from ragstore.execution import Operation, Query
@@ -20,7 +21,10 @@ class CollectionInfo:
     """A collection as it was when it was looked up.
 
     ``space`` is the active embedding space, if one is set; ``is_ready`` says that its partition is
-    there.
+    there. The rest is known where the collection was measured: ``size`` is how many vectors it
+    has, counted to one more than the space's ``exact_limit``; ``own_index`` and ``space_index``
+    are how many vectors its own index and that of the whole space hold, or None where there is no
+    such index, or none that can be used.
     """
 
     id: int
@@ -28,6 +32,9 @@ class CollectionInfo:
     language: str
     space: Space | None
     is_ready: bool
+    size: int | None = field(default=None, compare=False)
+    own_index: int | None = field(default=None, compare=False)
+    space_index: int | None = field(default=None, compare=False)
 
     def require_space(self) -> Space:
         """Return the space that vectors go to and are searched in.
@@ -72,6 +79,43 @@ def find_collection(name: str) -> Operation[CollectionInfo]:
         f"There is no collection {name!r} (there is {known}): make it with create_collection()",
         collection=name,
     )
+
+
+_MEASURE = sql.SQL("""
+SELECT
+  (SELECT count(*) FROM (
+    SELECT FROM ragstore_embedding WHERE space_id = {space} AND collection_id = {collection}
+    LIMIT {most}
+  ) AS counted),
+  {own}, {whole}
+""")
+# What is not analyzed yet has -1 rows; the table may know more.
+_ROWS_OF_INDEX = sql.SQL(
+    "(SELECT greatest(c.reltuples, CASE WHEN i.indpred IS NULL THEN t.reltuples END, 0)::bigint"
+    " FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid"
+    " JOIN pg_class AS t ON t.oid = i.indrelid"
+    " WHERE i.indexrelid = to_regclass({}) AND i.indisvalid)"
+)
+
+
+def measure(collection: CollectionInfo) -> Operation[CollectionInfo]:
+    """Return the collection with its size and its indexes, as a search needs them."""
+    space = collection.space
+    if space is None or not collection.is_ready:
+        return collection
+    names = (ann.index_name(space, collection.id), ann.index_name(space))
+    own, whole = (_ROWS_OF_INDEX.format(sql.Literal(name)) for name in names)
+    rows = yield Query(
+        _MEASURE.format(
+            space=sql.Literal(space.id),
+            collection=sql.Literal(collection.id),
+            most=sql.Literal(space.exact_limit + 1),
+            own=own,
+            whole=whole,
+        )
+    )
+    size, own_index, space_index = rows[0]
+    return replace(collection, size=size, own_index=own_index, space_index=space_index)
 
 
 def insert_collection(

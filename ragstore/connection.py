@@ -9,12 +9,14 @@ import math
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 import psycopg
 from psycopg import sql
+from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 from sqlalchemy import create_engine, event
 from sqlalchemy.engine import URL, Connection, Engine
@@ -49,6 +51,9 @@ __all__ = [
 ]
 
 _SET_TIMEOUT = "SELECT set_config('statement_timeout', %s, true)"
+
+# True while a connection is taken from the pool without asking it for a sign of life.
+_unasked: ContextVar[bool] = ContextVar("unasked", default=False)
 
 _engines: WeakSet[Engine] = WeakSet()
 _inherited: list[Pool] = []
@@ -187,6 +192,10 @@ class DatabaseConnection:
 
     def _watch(self, engine: Engine) -> None:
         _engines.add(engine)
+        ask = engine.dialect.do_ping
+        engine.dialect.do_ping = (  # type: ignore[method-assign]  # the pool's only way to ask
+            lambda dbapi_connection: _unasked.get() or ask(dbapi_connection)
+        )
         timeout = self._local_timeout
         if timeout:
 
@@ -245,6 +254,64 @@ class DatabaseConnection:
                 finally:
                     if connection.closed:
                         await pooled.invalidate()
+
+    @contextmanager
+    def reading(self, *, ask: bool = False) -> Iterator[psycopg.Connection[TupleRow]]:
+        """Lend a pooled psycopg connection for statements that only read, each by itself.
+
+        One statement is one round trip: there is no BEGIN and COMMIT around it, and unless ``ask``
+        the pool does not ask a connection first whether it still lives. A dead one raises
+        DatabaseUnavailable; the caller tries again, with ``ask``.
+
+        Raises:
+            RagstoreError: what :func:`from_driver` makes of a driver's error in the block.
+        """
+        with translate_errors(self.url):
+            engine = self.engine
+            if self._local_timeout:  # set behind BEGIN, where a session has no settings
+                with self.transaction() as connection:
+                    yield connection
+                return
+            pooled = _checked_out(engine, ask=ask)
+            try:
+                connection = pooled.driver_connection
+                connection.autocommit = True
+                try:
+                    yield connection
+                finally:
+                    if connection.info.transaction_status == TransactionStatus.IDLE:
+                        connection.autocommit = False
+                    else:
+                        pooled.invalidate()
+            finally:
+                pooled.close()
+
+    @asynccontextmanager
+    async def async_reading(
+        self, *, ask: bool = False
+    ) -> AsyncIterator[psycopg.AsyncConnection[TupleRow]]:
+        """Lend an async connection for statements that only read, as :meth:`reading` does."""
+        with translate_errors(self.url):
+            from sqlalchemy.util import greenlet_spawn
+
+            engine = self.async_engine
+            if self._local_timeout:
+                async with self.async_transaction() as connection:
+                    yield connection
+                return
+            pooled = await greenlet_spawn(_checked_out, engine.sync_engine, ask=ask)
+            try:
+                driver: Any = pooled.driver_connection
+                await driver.set_autocommit(True)
+                try:
+                    yield driver
+                finally:
+                    if driver.info.transaction_status == TransactionStatus.IDLE:
+                        await driver.set_autocommit(False)
+                    else:
+                        await greenlet_spawn(pooled.invalidate)
+            finally:
+                await greenlet_spawn(pooled.close)
 
     @contextmanager
     def owner_transaction(self) -> Iterator[psycopg.Connection[TupleRow]]:
@@ -328,6 +395,14 @@ class DatabaseConnection:
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self.aclose()
+
+
+def _checked_out(engine: Engine, *, ask: bool) -> Any:
+    token = _unasked.set(not ask)
+    try:
+        return engine.raw_connection()
+    finally:
+        _unasked.reset(token)
 
 
 def _setting(name: str) -> URL:

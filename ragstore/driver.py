@@ -9,6 +9,8 @@ from typing import Any
 from urllib.parse import unquote
 
 import psycopg
+from psycopg.adapt import Dumper
+from psycopg.pq import Format
 from psycopg.rows import TupleRow
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
@@ -35,6 +37,25 @@ _KEEPALIVE = {
     "keepalives_interval": 10,
     "keepalives_count": 3,
 }
+
+
+class PackedVector(bytes):
+    """A vector as pgvector's binary input, sent to the server as it is: a third of the time.
+
+    The statement says its type: ``CAST($1 AS vector)``.
+    """
+
+
+class _PackedVectorDumper(Dumper):
+    format = Format.BINARY
+    oid = 0  # vector's own is another in each database
+
+    def dump(self, obj: PackedVector) -> bytes:
+        return bytes(obj)
+
+
+# For the connections that are opened from here on; it is a class of our own, so nobody else's.
+psycopg.adapters.register_dumper(PackedVector, _PackedVectorDumper)
 
 
 def resolve_url(value: str | URL) -> URL:

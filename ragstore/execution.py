@@ -10,9 +10,9 @@ import asyncio
 import inspect
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
-from psycopg import AsyncConnection, Connection, sql
+from psycopg import AsyncConnection, AsyncRawCursor, Connection, RawCursor, sql
 from sqlalchemy import Select
 from sqlalchemy.dialects.postgresql import psycopg as psycopg_dialect
 
@@ -29,6 +29,19 @@ class Query:
 
     statement: Statement
     parameters: dict[str, Any] | Sequence[Any] = ()
+
+
+@dataclass(frozen=True)
+class Numbered:
+    """A statement whose parameters are ``$1``, ``$2``, …, as the server takes them.
+
+    It is sent without being read again, so it is as fast as the driver can be. With ``prepare``
+    False the server plans it anew each time, for the values it is given.
+    """
+
+    statement: bytes
+    parameters: Sequence[Any]
+    prepare: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -51,7 +64,8 @@ class Call:
     arguments: Sequence[Any] = ()
 
 
-Operation = Generator[Query | Copy | Call, Any, T]
+Step = Query | Numbered | Copy | Call
+Operation = Generator[Step, Any, T]
 
 
 def compiled(statement: Select[Any]) -> Query:
@@ -110,9 +124,80 @@ async def call_async(step: Call) -> Any:
     return await made if inspect.isawaitable(made) else made
 
 
-def _execute(connection: Connection[Row], step: Query | Copy | Call) -> Any:
+def run_together(connection: Connection[Row], operations: Sequence[Operation[T]]) -> list[T]:
+    """Run operations side by side: what each does next is sent together, in one round trip.
+
+    None of them copies. Outside a transaction, those of a round trip are one transaction.
+    """
+    crowd = _Crowd(operations)
+    while crowd.waiting:
+        with connection.pipeline():
+            cursors = [
+                RawCursor(connection).execute(step.statement, step.parameters, prepare=step.prepare)
+                for step in crowd.steps()
+            ]
+        crowd.send([cursor.fetchall() for cursor in cursors])
+    return crowd.results()
+
+
+async def run_together_async(
+    connection: AsyncConnection[Row], operations: Sequence[Operation[T]]
+) -> list[T]:
+    """Run operations side by side on an async connection, as ``run_together`` does."""
+    crowd = _Crowd(operations)
+    while crowd.waiting:
+        async with connection.pipeline():
+            cursors = [
+                await AsyncRawCursor(connection).execute(
+                    step.statement, step.parameters, prepare=step.prepare
+                )
+                for step in crowd.steps()
+            ]
+        crowd.send([await cursor.fetchall() for cursor in cursors])
+    return crowd.results()
+
+
+class _Crowd(Generic[T]):
+    """Operations that wait for their rows, each at a step of its own."""
+
+    def __init__(self, operations: Sequence[Operation[T]]) -> None:
+        self._operations = operations
+        self._results: dict[int, T] = {}
+        self.waiting: dict[int, Step] = {}
+        for at in range(len(operations)):
+            self._advance(at, None)
+
+    def steps(self) -> list[Numbered]:
+        return [_numbered(step) for step in self.waiting.values()]
+
+    def send(self, rows: list[list[Row]]) -> None:
+        for at, found in zip(list(self.waiting), rows, strict=True):
+            self._advance(at, found)
+
+    def results(self) -> list[T]:
+        return [self._results[at] for at in range(len(self._operations))]
+
+    def _advance(self, at: int, rows: list[Row] | None) -> None:
+        operation = self._operations[at]
+        try:
+            self.waiting[at] = next(operation) if rows is None else operation.send(rows)
+        except StopIteration as done:
+            self.waiting.pop(at, None)
+            self._results[at] = done.value
+
+
+def _numbered(step: Step) -> Numbered:
+    if not isinstance(step, Numbered):
+        raise TypeError(f"only numbered statements run together, not {type(step).__name__}")
+    return step
+
+
+def _execute(connection: Connection[Row], step: Step) -> Any:
     if isinstance(step, Call):
         return call(step)
+    if isinstance(step, Numbered):
+        raw = RawCursor(connection)
+        return raw.execute(step.statement, step.parameters, prepare=step.prepare).fetchall()
     if isinstance(step, Query):
         cursor = connection.execute(step.statement, step.parameters or None)
         return cursor.fetchall() if cursor.description else []
@@ -123,9 +208,13 @@ def _execute(connection: Connection[Row], step: Query | Copy | Call) -> Any:
     return []
 
 
-async def _execute_async(connection: AsyncConnection[Row], step: Query | Copy | Call) -> Any:
+async def _execute_async(connection: AsyncConnection[Row], step: Step) -> Any:
     if isinstance(step, Call):
         return await call_async(step)
+    if isinstance(step, Numbered):
+        numbered = AsyncRawCursor(connection)
+        await numbered.execute(step.statement, step.parameters, prepare=step.prepare)
+        return await numbered.fetchall()
     if isinstance(step, Query):
         cursor = await connection.execute(step.statement, step.parameters or None)
         return await cursor.fetchall() if cursor.description else []

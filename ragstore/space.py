@@ -149,6 +149,7 @@ def check_vectors(space: Space, vectors: Sequence[Any], place: Place = _nowhere)
     return matrix
 
 
+_MOST_NORM = 1e38  # of its square; 4-byte floats end at 3.4e38
 _LEAST_NORM = np.finfo(np.float32).tiny  # squares below it lose their digits, then vanish
 _NOT_FINITE = (
     "the vector holds NaN, infinity or a number beyond 4-byte floats: look at what made it"
@@ -188,6 +189,22 @@ def pack_vectors(matrix: Matrix) -> list[bytes]:
     """Return each row as pgvector's binary input: length, two zero bytes, big-endian floats."""
     head = struct.pack(">HH", matrix.shape[1], 0)
     return [head + row.tobytes() for row in matrix.astype(">f4")]
+
+
+def pack_vector(space: Space, vector: Any) -> bytes:
+    """Return one vector as pgvector's binary input, if it fits the space.
+
+    Raises:
+        InvalidVector: see ``check_vectors``, which is asked when anything looks odd.
+    """
+    row = vector if isinstance(vector, np.ndarray) and vector.dtype.kind == "f" else None
+    if row is None or row.shape != (space.dimensions,):
+        return pack_vectors(check_vectors(space, [vector]))[0]
+    # One pass instead of six: a query has a single vector, and its search is a millisecond.
+    norm = float(row.dot(row))
+    if not _LEAST_NORM < norm < _MOST_NORM:
+        return pack_vectors(check_vectors(space, [vector]))[0]
+    return struct.pack(">HH", space.dimensions, 0) + row.astype(">f4").tobytes()
 
 
 # --- operations --------------------------------------------------------------------------------

@@ -16,7 +16,6 @@ from collections.abc import (
     Iterable,
     Iterator,
     Mapping,
-    Sequence,
 )
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -34,8 +33,9 @@ from ragstore.procedure import Procedure, perform, perform_async
 from ragstore.recall import RecallReport
 from ragstore.reembed import Move, ReembedReport
 from ragstore.search.filter import Where
-from ragstore.search.query import Search
+from ragstore.search.query import QueryVector, Search, Weights
 from ragstore.search.result import SearchResult
+from ragstore.searcher import AsyncSearcher, Searcher, as_searches
 from ragstore.space import Space
 from ragstore.stats import SpaceStats
 from ragstore.types import IndexType, Metric
@@ -51,11 +51,12 @@ class Store:
     """Collections, ingest and search over one DatabaseConnection.
 
     Each call is one or a few transactions of its own; nothing stays open between two calls. It
-    holds no state, so threads may share it.
+    holds nothing but what makes the next search faster, so threads may share it.
     """
 
     def __init__(self, connection: DatabaseConnection) -> None:
         self.connection = connection
+        self._searcher = Searcher(connection)
 
     def create_space(
         self,
@@ -316,23 +317,73 @@ class Store:
         collection: str,
         *,
         text: str | None = None,
-        vector: Sequence[float] | None = None,
+        vector: QueryVector | None = None,
         k: int = 10,
         offset: int = 0,
         where: Where | None = None,
+        ef_search: int | None = None,
+        exact: bool = False,
+        max_distance: float | None = None,
+        rerank: int | None = None,
+        per_document: int | None = None,
+        neighbours: int = 0,
+        highlight: bool = False,
+        with_text: bool = True,
+        weights: Weights | None = None,
+        candidates: int | None = None,
+        explain: bool = False,
     ) -> SearchResult:
         """Return the ``k`` best chunks for a text, a vector, or both fused by their ranks.
 
-        Always ``min(k, matching)`` hits: vectors are compared exactly. ``where`` is a mapping that
-        the chunk's metadata contains, or a condition on Chunk and Document.
+        Always ``min(k, matching)`` hits; the result says how they were found. One round trip,
+        unless an index gave too little and every vector had to be compared.
+
+        ``vector`` may be a function of the Space, so that it fits after a switch of the model.
+        ``where`` is a mapping of operators over the metadata (docs/search.md), or a condition on
+        Chunk and Document. ``offset`` skips so many hits. For the vectors: ``ef_search`` is how
+        many candidates an index looks at, ``exact`` compares every vector, ``max_distance`` leaves
+        out what is farther, and ``rerank`` takes so many candidates for each one wanted and
+        compares those in full. ``weights`` of the vector and the text, and how many
+        ``candidates`` each ranks, are for both together. For the hits: ``per_document`` is how
+        many of one document may come, ``neighbours`` how many chunks before and after come along,
+        ``highlight`` the matching passages, ``with_text=False`` leaves the text out. ``explain``
+        runs the statement again and keeps its plan.
 
         Raises:
-            InvalidQuery: neither text nor vector, or ``k`` or ``offset`` out of range.
+            InvalidQuery: neither text nor vector, or an option out of range.
             InvalidText, InvalidFilter: the text or ``where`` cannot be sent.
             InvalidVector: the vector does not fit the collection's space.
             CollectionNotFound, SpaceNotReady: there is nothing to search.
         """
-        return self._run(Search(text, vector, k, offset, where).on(collection))
+        asked = Search(
+            text=text,
+            vector=vector,
+            k=k,
+            offset=offset,
+            where=where,
+            ef_search=ef_search,
+            exact=exact,
+            max_distance=max_distance,
+            rerank=rerank,
+            per_document=per_document,
+            neighbours=neighbours,
+            highlight=highlight,
+            with_text=with_text,
+            weights=weights,
+            candidates=candidates,
+            explain=explain,
+        )
+        return self._searcher.search(collection, [asked])[0]
+
+    def search_many(
+        self, collection: str, queries: Iterable[Search | Mapping[str, Any]]
+    ) -> list[SearchResult]:
+        """Return the result of each query, in their order, in as few round trips as possible.
+
+        A query is a ``Search``, or a mapping of the arguments of ``search``. An error of one is
+        raised for all.
+        """
+        return self._searcher.search(collection, as_searches(queries))
 
     def _run(self, operation: Operation[T]) -> T:
         with self.connection.transaction() as connection:
@@ -351,6 +402,7 @@ class AsyncStore:
 
     def __init__(self, connection: DatabaseConnection) -> None:
         self.connection = connection
+        self._searcher = AsyncSearcher(connection)
 
     async def create_space(
         self,
@@ -506,13 +558,48 @@ class AsyncStore:
         collection: str,
         *,
         text: str | None = None,
-        vector: Sequence[float] | None = None,
+        vector: QueryVector | None = None,
         k: int = 10,
         offset: int = 0,
         where: Where | None = None,
+        ef_search: int | None = None,
+        exact: bool = False,
+        max_distance: float | None = None,
+        rerank: int | None = None,
+        per_document: int | None = None,
+        neighbours: int = 0,
+        highlight: bool = False,
+        with_text: bool = True,
+        weights: Weights | None = None,
+        candidates: int | None = None,
+        explain: bool = False,
     ) -> SearchResult:
-        """Return the ``k`` best chunks; see ``Store.search``."""
-        return await self._run(Search(text, vector, k, offset, where).on(collection))
+        """Return the ``k`` best chunks; see ``Store.search``. ``vector`` may be a coroutine's."""
+        asked = Search(
+            text=text,
+            vector=vector,
+            k=k,
+            offset=offset,
+            where=where,
+            ef_search=ef_search,
+            exact=exact,
+            max_distance=max_distance,
+            rerank=rerank,
+            per_document=per_document,
+            neighbours=neighbours,
+            highlight=highlight,
+            with_text=with_text,
+            weights=weights,
+            candidates=candidates,
+            explain=explain,
+        )
+        return (await self._searcher.search(collection, [asked]))[0]
+
+    async def search_many(
+        self, collection: str, queries: Iterable[Search | Mapping[str, Any]]
+    ) -> list[SearchResult]:
+        """Return the result of each query; see ``Store.search_many``."""
+        return await self._searcher.search(collection, as_searches(queries))
 
     async def _run(self, operation: Operation[T]) -> T:
         async with self.connection.async_transaction() as connection:

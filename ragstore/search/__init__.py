@@ -7,9 +7,21 @@ one that looks at vectors names the space, because the partitions and indexes ar
 from __future__ import annotations
 
 from ragstore.search.filter import condition
-from ragstore.search.hits import hits
+from ragstore.search.hits import hits, of_matching, of_nearest
 from ragstore.search.hybrid import fused
+from ragstore.search.operators import path
 from ragstore.search.text import matching
-from ragstore.search.vector import nearest
+from ragstore.search.vector import approximate, nearest, scan_settings
 
-__all__ = ["condition", "fused", "hits", "matching", "nearest"]
+__all__ = [
+    "approximate",
+    "condition",
+    "fused",
+    "hits",
+    "matching",
+    "nearest",
+    "of_matching",
+    "of_nearest",
+    "path",
+    "scan_settings",
+]

@@ -2,56 +2,124 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from functools import cached_property, partial
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, literal_column, select
+from sqlalchemy import BindParameter, ColumnElement, Select, and_, bindparam, literal_column, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.sql.util import find_tables
 
-from ragstore.content import check_text, metadata_json
+from ragstore.content import check_text
 from ragstore.exceptions import InvalidFilter, InvalidInput
 from ragstore.execution import compiled
 from ragstore.models import CHUNKS, DOCUMENTS, MAX_TEXT_BYTES
+from ragstore.search.nodes import Node, is_about_documents, shape_of, values_of
+from ragstore.search.operators import parsed
 
 Where = Mapping[str, Any] | ColumnElement[bool]
-"""A mapping that the chunk's metadata contains, or any condition on Chunk and Document."""
+"""A mapping of operators over the metadata, or any condition on Chunk and Document."""
+
+Build = Callable[[], tuple[ColumnElement[bool], Sequence[BindParameter[Any]]]]
+
+
+class Filter:
+    """A filter that was read, to be put into a statement that is compiled once for its shape.
+
+    ``shape`` is what its SQL depends on, or None where that is not known; ``values`` are those of
+    ``parameters``, in their order. The condition is built when it is first asked for.
+    """
+
+    def __init__(
+        self, shape: Hashable, values: Sequence[Any], build: Build, *, is_about_documents: bool
+    ) -> None:
+        self.shape = shape
+        self.values = values
+        self.is_about_documents = is_about_documents
+        self._build = build
+
+    @cached_property
+    def _built(self) -> tuple[ColumnElement[bool], Sequence[BindParameter[Any]]]:
+        return self._build()
+
+    @property
+    def condition(self) -> ColumnElement[bool]:
+        """Return the condition, its values bound."""
+        return self._built[0]
+
+    @property
+    def parameters(self) -> Sequence[BindParameter[Any]]:
+        """Return the parameters of the condition, one for each of the values."""
+        return self._built[1]
+
+    @property
+    def identity(self) -> Hashable:
+        """Return what two filters have in common that keep the same rows, or None."""
+        return None if self.shape is None else (self.shape, repr(self.values))
 
 
 def condition(where: Where) -> ColumnElement[bool]:
     """Return a filter as a condition.
 
-    A mapping is found by the GIN index: ``{"lang": "en", "author": {"name": "Ann"}}`` matches
-    chunks whose metadata has at least that.
+    What a mapping may hold is told in docs/search.md: ``{"lang": "en", "year": {"$gte": 2020}}``.
+    Equality is found by the GIN index on the metadata.
 
     Raises:
         InvalidFilter: it is neither a mapping of JSON values nor a condition, or a condition on
             more than Chunk and Document, or with a value that cannot be sent.
     """
+    return read(where).condition
+
+
+def read(where: Where) -> Filter:
+    """Read a filter.
+
+    Raises:
+        InvalidFilter: see ``condition``.
+    """
     if isinstance(where, ColumnElement):
         _check_condition(where)
-        return where
+        return _of_expression(where)
     if not isinstance(where, Mapping):
         raise InvalidFilter(
             f"where= takes a mapping or a condition such as Chunk.meta['lang'].astext == 'en', not"
             f" {type(where).__name__}"
         )
-    operators = [name for name in where if str(name).startswith("$")]
-    if operators:
-        raise InvalidFilter(
-            f"where= has no operator {operators[0]!r}: a mapping filters by equality; write"
-            " anything else as a condition on Chunk and Document"
-        )
-    try:
-        metadata_json(where)
-    except InvalidInput as exc:
-        raise InvalidFilter(f"where= is not a filter: {exc}") from exc
-    contained: ColumnElement[bool] = CHUNKS.c.metadata.contains(dict(where))
-    return contained
+    node = parsed(where)
+    return Filter(
+        shape_of(node),
+        values_of(node),
+        partial(_built, node),
+        is_about_documents=is_about_documents(node),
+    )
+
+
+def _built(node: Node) -> tuple[ColumnElement[bool], Sequence[BindParameter[Any]]]:
+    parameters: list[BindParameter[Any]] = []
+
+    def take(value: Any, type_: Any) -> BindParameter[Any]:
+        parameters.append(bindparam("where", value, type_=type_, unique=True))
+        return parameters[-1]
+
+    return node.sql(take), parameters
+
+
+def _of_expression(where: ColumnElement[bool]) -> Filter:
+    is_about = DOCUMENTS in set(find_tables(where, check_columns=True))
+    key = where._generate_cache_key()  # noqa: SLF001 - what SQLAlchemy's own cache of SQL goes by
+    bound = key.bindparams if key is not None else ()
+    values: list[Any] = [each.effective_value for each in bound]
+    # An IN list is written out, so its length is part of the SQL.
+    lengths = [len(value) for each, value in zip(bound, values, strict=True) if each.expanding]
+    shape = (key.key, tuple(lengths)) if key is not None else None
+    return Filter(shape, values, lambda: (where, bound), is_about_documents=is_about)
 
 
 def filtered(
-    statement: Select[Any], where: Where | None, collection_id: int, chunk_id: ColumnElement[int]
+    statement: Select[Any],
+    where: Where | Filter | None,
+    collection_id: Any,
+    chunk_id: ColumnElement[int],
 ) -> Select[Any]:
     """Return a statement over chunks' ids with the filter applied.
 
@@ -59,14 +127,13 @@ def filtered(
     """
     if where is None:
         return statement
-    filter_ = condition(where)
-    tables = set(find_tables(filter_, check_columns=True))
+    filter_ = where if isinstance(where, Filter) else read(where)
     joined = set(statement.get_final_froms())
     if CHUNKS not in joined:
         statement = statement.join(
             CHUNKS, and_(CHUNKS.c.collection_id == collection_id, CHUNKS.c.id == chunk_id)
         )
-    if DOCUMENTS in tables:
+    if filter_.is_about_documents:
         statement = statement.join(
             DOCUMENTS,
             and_(
@@ -74,7 +141,7 @@ def filtered(
                 DOCUMENTS.c.id == CHUNKS.c.document_id,
             ),
         )
-    return statement.where(filter_)
+    return statement.where(filter_.condition)
 
 
 def _check_condition(where: ColumnElement[bool]) -> None:

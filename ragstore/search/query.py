@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any
 
-from sqlalchemy import Select
+import numpy as np
 
-from ragstore.collection import CollectionInfo, find_collection
+from ragstore.collection import CollectionInfo
+from ragstore.driver import PackedVector
 from ragstore.exceptions import InvalidQuery
-from ragstore.execution import Operation, compiled
-from ragstore.search.filter import Where, condition
-from ragstore.search.hits import hits, of_matching, of_nearest
-from ragstore.search.hybrid import fused
-from ragstore.search.result import Hit, SearchResult
-from ragstore.search.text import matching, word_count
-from ragstore.search.vector import nearest
+from ragstore.execution import Numbered, Operation, Row
+from ragstore.search.filter import Filter, Where, read
+from ragstore.search.memory import Memory
+from ragstore.search.prepared import Prepared, prepare
+from ragstore.search.result import Hit, Passage, SearchResult, hit_of
+from ragstore.search.statement import STATE, Form, Kind, build
+from ragstore.search.strategy import (
+    DEFAULT_EF_SEARCH,
+    MAX_EF_SEARCH,
+    Situation,
+    Strategy,
+    choose,
+)
+from ragstore.search.text import check_query
+from ragstore.space import Space, pack_vector
 
 MAX_K = 1_000
 """The most hits of one search."""
@@ -24,25 +35,53 @@ MAX_K = 1_000
 MAX_OFFSET = 10_000
 """The furthest a search can skip: everything skipped is ranked all the same."""
 
-ARM_SIZE = 1_000
-"""The fewest candidates of each arm of a hybrid search.
+ARM_SIZE = 100
+"""The candidates of each arm of a hybrid search, unless it asks for more or skips further.
 
 They are the same for every page up to here: candidates that grew with the page would change the
 scores from one page to the next, and hits would be shown twice or never.
 """
 
-_EXACT = "every vector of the collection was compared"
+DEEP_ARM_SIZE = 1_000
+"""The candidates of each arm for the pages beyond."""
+
+MAX_RERANK = 100
+"""The most candidates of an index for each one wanted."""
+
+_RERANK_OF_BINARY = 8  # 0.98 of the ten nearest on hard data, of 400 candidates for 40
+_LEAST_OF_BINARY = 200
+
+QueryVector = Sequence[float] | np.ndarray[Any, Any] | Callable[[Space], Any]
+"""A vector, or what makes it for the space that is searched."""
+
+Weights = Mapping[str, float] | Sequence[float]
+"""How much each arm of a hybrid search counts: ``{"vector": 1.0, "text": 0.5}``, or the two."""
 
 
 @dataclass(frozen=True)
 class Search:
-    """What was asked: a text, a vector or both, and how many of the best to return."""
+    """What was asked: a text, a vector or both, how many of the best, and how to look for them.
+
+    The names are those of the arguments of ``Store.search``, which tells what they mean.
+    """
 
     text: str | None = None
-    vector: Sequence[float] | None = None
+    vector: QueryVector | None = None
     k: int = 10
     offset: int = 0
     where: Where | None = None
+    ef_search: int | None = None
+    exact: bool = False
+    max_distance: float | None = None
+    rerank: int | None = None
+    per_document: int | None = None
+    neighbours: int = 0
+    highlight: bool = False
+    with_text: bool = True
+    weights: Weights | None = None
+    candidates: int | None = None
+    explain: bool = False
+    _filter: Filter | None = field(init=False, repr=False, compare=False, default=None)
 
     def __post_init__(self) -> None:
         """Refuse a search that asks for nothing, for more than it may, or by what is no filter."""
@@ -50,82 +89,286 @@ class Search:
             raise InvalidQuery("there is nothing to search for: give text=, vector= or both")
         _check_range("k", self.k, 1, MAX_K)
         _check_range("offset", self.offset, 0, MAX_OFFSET)
+        for name, least, most in _RANGES:
+            if getattr(self, name) is not None:
+                _check_range(name, getattr(self, name), least, most)
+        if self.max_distance is not None:
+            self._check_distance()
+        if self.text is not None:
+            check_query(self.text)
+        self.both_weights  # noqa: B018 - it refuses what are no weights
         if self.where is not None:
-            condition(self.where)  # also for a text without words, which sends no statement
+            object.__setattr__(self, "_filter", read(self.where))
 
-    def on(self, name: str) -> Operation[SearchResult]:
-        """Answer the search on the collection of that name.
+    def _check_distance(self) -> None:
+        if self.vector is None:
+            raise InvalidQuery("max_distance= is of the vector arm, and there is no vector")
+        if isinstance(self.max_distance, bool) or not isinstance(self.max_distance, int | float):
+            raise InvalidQuery(f"max_distance is {self.max_distance!r}: it takes a number")
+        if math.isnan(self.max_distance):
+            raise InvalidQuery("max_distance is not a number")
+
+    @cached_property
+    def both_weights(self) -> tuple[float, float]:
+        """Return the weights of the vector arm and of the text arm."""
+        given = self.weights
+        if given is None:
+            return 1.0, 1.0
+        if isinstance(given, Mapping):
+            if unknown := set(given) - {"vector", "text"}:
+                raise InvalidQuery(f"weights has {min(unknown)!r}: there are vector and text")
+            given = (given.get("vector", 1.0), given.get("text", 1.0))
+        pair = tuple(given)
+        numbers = [each for each in pair if isinstance(each, int | float) and 0 <= each < math.inf]
+        if len(pair) != 2 or len(numbers) != 2 or not any(numbers):
+            raise InvalidQuery(
+                "weights takes two numbers from 0 up, of vector and text, not both 0"
+            )
+        return float(pair[0]), float(pair[1])
+
+    @property
+    def kind(self) -> Kind:
+        """Return which arms were asked for."""
+        if self.vector is None:
+            return "text"
+        return "vector" if self.text is None else "hybrid"
+
+    def on(
+        self, target: CollectionInfo, vector: Any, memory: Memory
+    ) -> Operation[SearchResult | None]:
+        """Answer the search on a collection, with the vector made for its space.
+
+        Returns None if the collection is no longer what ``target`` says: look it up and ask again.
 
         Raises:
-            CollectionNotFound, SpaceNotReady: there is nothing to search.
-            InvalidVector, InvalidFilter, InvalidText: the search cannot be sent.
+            SpaceNotReady: there is nothing to search.
+            InvalidVector: the vector does not fit the space.
         """
-        collection = yield from find_collection(name)
-        if self.text is None:
-            return (yield from self._by_vector(collection, _EXACT))
-        has_words = yield from _has_words(collection, self.text)
-        if self.vector is None:
-            return (yield from self._by_text(collection, has_words=has_words))
-        if has_words:
-            return (yield from self._by_both(collection))
-        reason = f"the text has no words to search for, so the vector alone was; {_EXACT}"
-        return (yield from self._by_vector(collection, reason))
+        return _Answer(self, target, vector, memory).operation()
 
-    def _by_vector(self, collection: CollectionInfo, reason: str) -> Operation[SearchResult]:
-        metric = collection.require_space().metric
-        arm = self._vector_arm(collection, self.k + self.offset)
-        ranked = of_nearest(arm, metric, limit=self.k, offset=self.offset)
-        return (yield from _answer(collection, ranked, "vector", reason))
 
-    def _by_text(self, collection: CollectionInfo, *, has_words: bool) -> Operation[SearchResult]:
-        if not has_words:
-            reason = "the text has no words to search for: only stop words or punctuation"
-            return SearchResult((), strategy="text", reason=reason)
-        arm = self._text_arm(collection, self.k + self.offset)
-        ranked = of_matching(arm, limit=self.k, offset=self.offset)
-        return (yield from _answer(collection, ranked, "text", "a text and no vector was given"))
+class _Answer:
+    """One search on one collection: the statement, and a second one if an index gave too little."""
 
-    def _by_both(self, collection: CollectionInfo) -> Operation[SearchResult]:
-        size = max(ARM_SIZE, self.k + self.offset)
-        ranked = fused(
-            self._vector_arm(collection, size),
-            self._text_arm(collection, size, any_word=True),
-            limit=self.k,
-            offset=self.offset,
+    def __init__(self, asked: Search, target: CollectionInfo, vector: Any, memory: Memory) -> None:
+        self.asked = asked
+        self.target = target
+        self.memory = memory
+        self.filter = asked._filter  # noqa: SLF001 - two halves of one thing
+        self.space = target.require_space() if asked.kind != "text" else None
+        self.need = self._need()
+        self.values: dict[str, Any] = {"name": target.name, "language": target.language}
+        if self.space is not None:
+            self.values["vector"] = PackedVector(pack_vector(self.space, vector))
+            self.values["max_distance"] = asked.max_distance
+        if asked.text is not None:
+            weights = asked.both_weights
+            self.values |= {"text": asked.text, "vector_weight": weights[0],
+                            "text_weight": weights[1]}  # fmt: skip
+
+    def _need(self) -> int:
+        """Return how many chunks each arm is to rank."""
+        asked = self.asked
+        need = asked.k + asked.offset
+        if asked.per_document is not None:
+            need = max(4 * need, ARM_SIZE)
+        if asked.kind == "hybrid":
+            # In a small collection more cost nothing, and its pages fit together to the end.
+            size = DEEP_ARM_SIZE if self._is_small() or need > ARM_SIZE else ARM_SIZE
+            need = max(need, asked.candidates or size)
+        return max(need, asked.candidates or 0)
+
+    def _is_small(self) -> bool:
+        return self.target.size is not None and self.target.size <= DEEP_ARM_SIZE
+
+    def operation(self) -> Operation[SearchResult | None]:
+        strategy = self._strategy()
+        form = self._form(strategy, self.need)
+        rows = yield self._statement(form, strategy)
+        if not rows[0][0]:
+            return None
+        if len(rows) < self.asked.k and (again := self._again(strategy, form, rows)) is not None:
+            strategy, form = again
+            rows = yield self._statement(form, strategy)
+            if not rows[0][0]:
+                return None
+        self._remember(form, rows)
+        plan = None
+        if self.asked.explain:
+            told = yield _explained(self._statement(form, strategy))
+            plan = "\n".join(line for (line,) in told)
+        return self._result(strategy, form, rows, plan)
+
+    def _strategy(self) -> Strategy | None:
+        if self.space is None:
+            return None
+        key = self._filter_key()
+        known = self.memory.filters.get(key) if key is not None else None
+        matching, at_least = known or (None, False)
+        return choose(
+            Situation(
+                size=self.target.size or 0,
+                exact_limit=self.space.exact_limit,
+                own_index=self.target.own_index,
+                space_index=self.target.space_index,
+                need=self._candidates(self.need),
+                has_filter=self.filter is not None,
+                matching=matching,
+                at_least=at_least,
+                must_be_exact=self.asked.exact or self.space.index_type == "none",
+            )
         )
-        reason = f"a text and a vector were given; {_EXACT}"
-        return (yield from _answer(collection, ranked, "hybrid", reason))
 
-    def _vector_arm(self, collection: CollectionInfo, limit: int) -> Select[Any]:
-        space = collection.require_space()
-        vector = self.vector if self.vector is not None else ()
-        return nearest(collection.id, space, vector, limit=limit, where=self.where)
+    def _candidates(self, wanted: int) -> int:
+        """Return how many an index is asked for, to have so many after they are compared."""
+        factor = self.asked.rerank
+        if self.space is not None and self.space.index_type == "binary":
+            return max(wanted * (factor or _RERANK_OF_BINARY), _LEAST_OF_BINARY)
+        return wanted * (factor or 1)
 
-    def _text_arm(
-        self, collection: CollectionInfo, limit: int, *, any_word: bool = False
-    ) -> Select[Any]:
-        return matching(
-            collection.id,
-            collection.language,
-            self.text or "",
-            limit=limit,
-            where=self.where,
-            any_word=any_word,
+    def _form(self, strategy: Strategy | None, wanted: int | None) -> Form:
+        asked = self.asked
+        return Form(
+            kind=asked.kind,
+            collection_id=self.target.id,
+            space=self.space,
+            scan=strategy.scan if strategy else None,
+            probe=strategy.limit if strategy else None,
+            wanted=wanted,
+            measured=self._candidates(self.need),
+            k=asked.k,
+            offset=asked.offset,
+            has_most=asked.max_distance is not None,
+            per_document=asked.per_document,
+            with_text=asked.with_text,
+            neighbours=asked.neighbours,
+            highlight=asked.highlight and asked.text is not None,
+            is_small=asked.text is not None
+            and self._is_small()
+            and not (strategy and strategy.limit),
         )
 
+    def _statement(self, form: Form, strategy: Strategy | None) -> Numbered:
+        ef_search = max(self.asked.ef_search or DEFAULT_EF_SEARCH, form.measured)
+        values = {
+            **self.values,
+            "ef_search": min(ef_search, MAX_EF_SEARCH),
+            "max_scan": strategy.max_scan if strategy else 0,
+        }
+        # A plan that is kept for any filter reads all of the collection for a filter of ten chunks.
+        keep = self.filter is None or (form.probe is None and form.scan not in ("filter", "exact"))
+        return self._prepared(form).with_values(values, self.filter, keep_plan=keep)
 
-def _answer(
-    collection: CollectionInfo, ranked: Select[Any], strategy: str, reason: str
-) -> Operation[SearchResult]:
-    rows = yield compiled(hits(collection.id, ranked))
-    return SearchResult([Hit(*row) for row in rows], strategy=strategy, reason=reason)
+    def _prepared(self, form: Form) -> Prepared:
+        shape = self.filter.shape if self.filter is not None else ()
+        if shape is None:  # SQLAlchemy cannot tell when its SQL is the same
+            return prepare(build(form, self.filter), self.filter)
+        key = (form, shape)
+        found = self.memory.statements.get(key)
+        if found is None:
+            found = prepare(build(form, self.filter), self.filter)
+            self.memory.statements.put(key, found)
+        return found
+
+    def _again(
+        self, strategy: Strategy | None, form: Form, rows: list[Row]
+    ) -> tuple[Strategy | None, Form] | None:
+        """Return how to ask again, if there may be more than was found."""
+        _, _, passed, found = rows[0][:STATE]
+        scan = strategy.scan if strategy else "filter"
+        compared = form.probe is not None and passed is not None and passed <= form.probe
+        is_exact = scan in ("exact", "filter") or compared
+        if is_exact and self.asked.per_document is None:
+            return None
+        if not is_exact and found >= form.measured and self.asked.per_document is None:
+            return None
+        if strategy is None:
+            return None, self._form(None, None)
+        exact = Strategy(
+            "filter" if self.filter is not None else "exact",
+            "too few were found at first, so each was compared",
+        )
+        wanted = None if self.asked.per_document is not None else self.need
+        return exact, self._form(exact, wanted)
+
+    def _filter_key(self) -> int | None:
+        identity = self.filter.identity if self.filter is not None else None
+        return None if identity is None else hash((self.target.id, identity))
+
+    def _remember(self, form: Form, rows: list[Row]) -> None:
+        """Keep how many pass the filter: the next search with it need not count."""
+        key = self._filter_key()
+        _, _, passed, found = rows[0][:STATE]
+        if key is None:
+            return
+        if form.probe is not None:
+            self.memory.filters.put(key, (passed, passed > form.probe))
+        elif form.scan == "filter":
+            self.memory.filters.put(key, (found, False))
+
+    def _result(
+        self, strategy: Strategy | None, form: Form, rows: list[Row], plan: str | None
+    ) -> SearchResult:
+        _, words, passed, _ = rows[0][:STATE]
+        make = hit_of if len(rows[0]) == STATE + _PLAIN else self._hit
+        found = [row[STATE:] for row in rows if row[STATE + _CHUNK_ID] is not None]
+        if form.is_plain:
+            found = [
+                (*row[:_VECTOR_RANK], rank, *row[_VECTOR_RANK + 1 :])
+                for rank, row in enumerate(found, start=form.offset + 1)
+            ]
+        made = [make(row) for row in found]
+        has_no_words = form.kind != "vector" and not words
+        scan = strategy.scan if strategy else None
+        reason = strategy.reason if strategy else ""
+        if form.probe is not None and passed <= form.probe:
+            scan, reason = "filter", f"the filter keeps {passed:,}, so each was compared"
+        if form.kind == "text":
+            reason = _NO_WORDS if has_no_words else "a text and no vector was given"
+        elif form.kind == "hybrid" and has_no_words:
+            reason = f"{_NO_WORDS}, so the vector alone was; {reason}"
+            made = [_without_text(hit) for hit in made]
+        elif form.kind == "hybrid":
+            reason = f"a text and a vector were given; {reason}"
+        kind = "vector" if form.kind == "hybrid" and has_no_words else form.kind
+        return SearchResult(made, strategy=kind, reason=reason, scan=scan, plan=plan)
+
+    def _hit(self, row: Row) -> Hit:
+        plain, extras = row[:_PLAIN], list(row[_PLAIN:])
+        more: dict[str, Any] = {}
+        if self.asked.neighbours:
+            around = sorted(Passage(*each) for each in extras.pop(0) or ())
+            more["before"] = tuple(each for each in around if each.ordinal < plain[_ORDINAL])
+            more["after"] = tuple(each for each in around if each.ordinal > plain[_ORDINAL])
+        if extras:
+            more["highlight"] = extras.pop(0)
+        return Hit(*plain, **more)
 
 
-def _has_words(collection: CollectionInfo, text: str) -> Operation[bool]:
-    rows = yield compiled(word_count(collection.language, text))
-    return bool(rows[0][0])
+_PLAIN = 11  # the columns that every hit has
+_ORDINAL = 4
+_CHUNK_ID = 3
+_VECTOR_RANK = 7
+_NO_WORDS = "the text has no words to search for: only stop words or punctuation"
+
+_RANGES = (
+    ("ef_search", 1, MAX_EF_SEARCH),
+    ("rerank", 1, MAX_RERANK),
+    ("per_document", 1, MAX_K),
+    ("neighbours", 0, 10),
+    ("candidates", 1, MAX_K + MAX_OFFSET),
+)
 
 
-def _check_range(name: str, value: int, least: int, most: int) -> None:
+def _without_text(hit: Hit) -> Hit:
+    values = {each.name: getattr(hit, each.name) for each in fields(Hit)}
+    return Hit(**{**values, "text_rank": None, "text_score": None})
+
+
+def _explained(statement: Numbered) -> Numbered:
+    return Numbered(b"EXPLAIN (ANALYZE, BUFFERS) " + statement.statement, statement.parameters)
+
+
+def _check_range(name: str, value: Any, least: int, most: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise InvalidQuery(f"{name} is {value!r}: it takes a whole number from {least} to {most}")

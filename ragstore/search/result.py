@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, overload
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple, overload
+
+
+class Passage(NamedTuple):
+    """A chunk beside a hit's, in the same document."""
+
+    ordinal: int
+    chunk_id: int
+    text: str
 
 
 @dataclass(frozen=True)
@@ -13,7 +21,9 @@ class Hit:
 
     ``score`` grows with relevance and compares within one search. ``distance`` is the space's, for
     chunks of the vector arm; ``text_score`` is Postgres's ts_rank_cd, for those of the text arm.
-    Ranks start at 1; an arm that did not find the chunk has none.
+    Ranks start at 1; an arm that did not find the chunk has none. ``before`` and ``after`` are the
+    neighbours, and ``highlight`` the matching passages, of a search that asked for them; ``text``
+    is empty in one that did not want it.
     """
 
     score: float
@@ -27,19 +37,47 @@ class Hit:
     distance: float | None
     text_rank: int | None
     text_score: float | None
+    before: tuple[Passage, ...] = ()
+    after: tuple[Passage, ...] = ()
+    highlight: str | None = None
+
+
+_OF_ROW = tuple(each.name for each in fields(Hit))[:11]
+
+
+def hit_of(row: Sequence[Any]) -> Hit:
+    """Return the hit of a row that begins with the first eleven fields, in their order.
+
+    A frozen dataclass sets each field through a call; for a thousand hits that is most of the time.
+    """
+    hit = object.__new__(Hit)
+    hit.__dict__.update(zip(_OF_ROW, row))  # noqa: B905 - the row may have more
+    return hit
 
 
 class SearchResult(Sequence[Hit]):
     """The hits of a search, the best first, and how they were found.
 
-    ``strategy`` is ``vector``, ``text`` or ``hybrid``, as it was run; ``reason`` says why, and
-    what was left out.
+    ``strategy`` is ``vector``, ``text`` or ``hybrid``, as it was run. ``scan`` is how vectors were
+    searched: ``exact`` (each of the collection), ``filter`` (each that passes the filter),
+    ``own_index`` or ``space_index``; None without vectors. ``reason`` says why both, and what was
+    left out. ``plan`` is what the server did, if the search asked to explain it.
     """
 
-    def __init__(self, hits: Sequence[Hit], *, strategy: str, reason: str) -> None:
+    def __init__(
+        self,
+        hits: Sequence[Hit],
+        *,
+        strategy: str,
+        reason: str,
+        scan: str | None = None,
+        plan: str | None = None,
+    ) -> None:
         self._hits = tuple(hits)
         self.strategy = strategy
+        self.scan = scan
         self.reason = reason
+        self.plan = plan
 
     @overload
     def __getitem__(self, index: int) -> Hit: ...

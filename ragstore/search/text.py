@@ -5,13 +5,25 @@ from __future__ import annotations
 import unicodedata
 from typing import Any
 
-from sqlalchemy import ColumnElement, Integer, Select, Text, case, cast, func, literal, select
+from sqlalchemy import (
+    CTE,
+    ColumnElement,
+    Integer,
+    Select,
+    Text,
+    case,
+    cast,
+    func,
+    literal,
+    literal_column,
+    select,
+)
 from sqlalchemy.dialects.postgresql import REGCONFIG, TSQUERY
 
 from ragstore.content import check_text
 from ragstore.exceptions import InvalidQuery
 from ragstore.models import CHUNKS
-from ragstore.search.filter import Where, filtered
+from ragstore.search.filter import Filter, Where, filtered
 
 MAX_QUERY_BYTES = 8_192
 """The longest query text."""
@@ -38,16 +50,46 @@ def matching(
 
     Raises:
         InvalidQuery, InvalidText: the query is too long or cannot be sent.
+        InvalidFilter: ``where`` is not a filter.
     """
-    query = tsquery(language, text)
-    if any_word:
-        query = _any_word_of(query)
-    score = func.ts_rank_cd(CHUNKS.c.tsv, query)
-    found = select(CHUNKS.c.id.label("chunk_id"), score.label("score")).where(
-        CHUNKS.c.collection_id == collection_id, CHUNKS.c.tsv.op("@@")(query)
+    query = asked(tsquery(language, text), any_word=any_word)
+    return found(collection_id, query, where, limit)
+
+
+def asked(query: ColumnElement[Any], *, any_word: bool) -> CTE:
+    """Return the query as a step of its own: read once, not anew for each chunk."""
+    query = _any_word_of(query) if any_word else query
+    return select(query.label("query")).cte("asked").prefix_with("MATERIALIZED")
+
+
+def found(
+    collection_id: Any,
+    query: CTE,
+    where: Where | Filter | None,
+    limit: int | None,
+    *,
+    among: CTE | None = None,
+) -> Select[Any]:
+    """Return (chunk_id, score, rank) of the chunks that match best, by ts_rank_cd, ties by id.
+
+    ``among`` has the id and tsv of the only chunks to look at, the filter applied: where they are
+    few, that is faster than an index on the words of every collection.
+    """
+    wanted = select(query.c.query).scalar_subquery()
+    chunks: Any = CHUNKS if among is None else among
+    score = func.ts_rank_cd(chunks.c.tsv, wanted)
+    matches = (
+        select(chunks.c.id.label("chunk_id"), score.label("score"))
+        .select_from(chunks)
+        .where(chunks.c.tsv.op("@@")(wanted))
     )
-    found = filtered(found, where, collection_id, CHUNKS.c.id)
-    first = found.order_by(score.desc(), CHUNKS.c.id).limit(limit).subquery("best")
+    if among is None:
+        matches = matches.where(CHUNKS.c.collection_id == collection_id)
+        matches = filtered(matches, where, collection_id, CHUNKS.c.id)
+    best_first = matches.order_by(score.desc(), chunks.c.id)
+    if limit is not None:
+        best_first = best_first.limit(literal_column(str(int(limit)), Integer()))
+    first = best_first.subquery("best")
     rank = func.row_number().over(order_by=(first.c.score.desc(), first.c.chunk_id))
     return select(first.c.chunk_id, first.c.score, rank.label("rank"))
 
@@ -64,14 +106,24 @@ def tsquery(language: str, text: str) -> ColumnElement[Any]:
         InvalidQuery: it has too many words.
         InvalidText: it is too long, or cannot be sent.
     """
+    check_query(text)
+    configuration = cast(literal(language, Text), REGCONFIG)
+    return func.websearch_to_tsquery(configuration, literal(text, Text))
+
+
+def check_query(text: str) -> None:
+    """Refuse a query text that is too long.
+
+    Raises:
+        InvalidQuery: it has too many words.
+        InvalidText: it is too long, or cannot be sent.
+    """
     check_text(text, "the query", MAX_QUERY_BYTES)
     if (count := _count_words(text)) > MAX_QUERY_WORDS:
         raise InvalidQuery(
             f"the query has {count} words, and {MAX_QUERY_WORDS} is the limit: search for the words"
             " that matter, or by vector"
         )
-    configuration = cast(literal(language, Text), REGCONFIG)
-    return func.websearch_to_tsquery(configuration, literal(text, Text))
 
 
 def _count_words(text: str) -> int:

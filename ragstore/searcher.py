@@ -1,0 +1,205 @@
+"""Searches on a DatabaseConnection, sync and async: one round trip each, in the ordinary case.
+
+What is sent is decided in ``ragstore.search``; here collections are remembered, vectors are made,
+and what was remembered wrongly is looked up once more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from ragstore.collection import CollectionInfo, find_collection, measure
+from ragstore.connection import DatabaseConnection
+from ragstore.exceptions import (
+    DatabaseUnavailable,
+    InvalidQuery,
+    InvalidVector,
+    SpaceChanged,
+    SpaceNotReady,
+)
+from ragstore.execution import (
+    Operation,
+    run,
+    run_async,
+    run_together,
+    run_together_async,
+)
+from ragstore.search.memory import Memory
+from ragstore.search.query import Search
+from ragstore.search.result import SearchResult
+
+_ATTEMPTS = 3
+_TOGETHER = 100  # searches of one round trip
+
+Answers = list[SearchResult | None]
+
+
+class Searcher:
+    """Answers searches, and remembers what makes the next one faster."""
+
+    def __init__(self, connection: DatabaseConnection) -> None:
+        self.connection = connection
+        self.memory = Memory()
+
+    def search(self, collection: str, searches: Sequence[Search]) -> list[SearchResult]:
+        """Answer searches on a collection, in their order, in as few round trips as it can."""
+        answers: Answers = [None] * len(searches)
+        for attempt in range(_ATTEMPTS):
+            open_ = [at for at, answer in enumerate(answers) if answer is None]
+            if not open_:
+                break
+            target, is_fresh = self._target(collection, again=attempt > 0)
+            try:
+                for places in _cut(open_):
+                    some = self._answer(target, [searches[at] for at in places])
+                    for at, answer in zip(places, some, strict=True):
+                        answers[at] = answer
+            except (InvalidVector, SpaceNotReady):
+                if is_fresh:
+                    raise
+        return _complete(collection, answers)
+
+    def _answer(self, target: CollectionInfo, searches: list[Search]) -> Answers:
+        vectors = [_made(each, target) for each in searches]
+        operations = lambda: [  # noqa: E731 - a second attempt needs new ones
+            each.on(target, vector, self.memory)
+            for each, vector in zip(searches, vectors, strict=True)
+        ]
+        return self._read(operations)
+
+    def _read(self, operations: Callable[[], list[Operation[Any]]]) -> list[Any]:
+        try:
+            with self.connection.reading() as connection:
+                return _run(connection, operations())
+        except DatabaseUnavailable:
+            # The pool's connection had died, as is found out only by using it.
+            with self.connection.reading(ask=True) as connection:
+                return _run(connection, operations())
+
+    def _target(self, name: str, *, again: bool) -> tuple[CollectionInfo, bool]:
+        known = None if again else self.memory.collections.get(name)
+        if known is not None:
+            return known, False
+        target: CollectionInfo = self._read(lambda: [_look_up(name)])[0]
+        self.memory.collections.put(name, target)
+        return target, True
+
+
+class AsyncSearcher:
+    """``Searcher`` for asyncio."""
+
+    def __init__(self, connection: DatabaseConnection) -> None:
+        self.connection = connection
+        self.memory = Memory()
+
+    async def search(self, collection: str, searches: Sequence[Search]) -> list[SearchResult]:
+        """Answer searches on a collection; see ``Searcher.search``."""
+        answers: Answers = [None] * len(searches)
+        for attempt in range(_ATTEMPTS):
+            open_ = [at for at, answer in enumerate(answers) if answer is None]
+            if not open_:
+                break
+            target, is_fresh = await self._target(collection, again=attempt > 0)
+            try:
+                for places in _cut(open_):
+                    some = await self._answer(target, [searches[at] for at in places])
+                    for at, answer in zip(places, some, strict=True):
+                        answers[at] = answer
+            except (InvalidVector, SpaceNotReady):
+                if is_fresh:
+                    raise
+        return _complete(collection, answers)
+
+    async def _answer(self, target: CollectionInfo, searches: list[Search]) -> Answers:
+        vectors = [await _made_async(each, target) for each in searches]
+        operations = lambda: [  # noqa: E731 - a second attempt needs new ones
+            each.on(target, vector, self.memory)
+            for each, vector in zip(searches, vectors, strict=True)
+        ]
+        return await self._read(operations)
+
+    async def _read(self, operations: Callable[[], list[Operation[Any]]]) -> list[Any]:
+        try:
+            async with self.connection.async_reading() as connection:
+                return await _run_async(connection, operations())
+        except DatabaseUnavailable:
+            async with self.connection.async_reading(ask=True) as connection:
+                return await _run_async(connection, operations())
+
+    async def _target(self, name: str, *, again: bool) -> tuple[CollectionInfo, bool]:
+        known = None if again else self.memory.collections.get(name)
+        if known is not None:
+            return known, False
+        target: CollectionInfo = (await self._read(lambda: [_look_up(name)]))[0]
+        self.memory.collections.put(name, target)
+        return target, True
+
+
+def as_searches(queries: Iterable[Any]) -> list[Search]:
+    """Return queries as searches; a mapping has the names of the arguments of ``search``.
+
+    Raises:
+        InvalidQuery: one is neither, or has a name that ``search`` does not take.
+    """
+    return [_as_search(each) for each in queries]
+
+
+def _as_search(query: Any) -> Search:
+    if isinstance(query, Search):
+        return query
+    try:
+        return Search(**query)
+    except TypeError as exc:
+        raise InvalidQuery(
+            f"a query is a Search, or a mapping of the arguments of search(): {exc}"
+        ) from exc
+
+
+def _look_up(name: str) -> Operation[CollectionInfo]:
+    found = yield from find_collection(name)
+    return (yield from measure(found))
+
+
+def _cut(places: list[int]) -> Iterable[list[int]]:
+    return (places[at : at + _TOGETHER] for at in range(0, len(places), _TOGETHER))
+
+
+def _run(connection: Any, operations: list[Operation[Any]]) -> list[Any]:
+    if len(operations) == 1:
+        return [run(connection, operations[0])]
+    return run_together(connection, operations)
+
+
+async def _run_async(connection: Any, operations: list[Operation[Any]]) -> list[Any]:
+    if len(operations) == 1:
+        return [await run_async(connection, operations[0])]
+    return await run_together_async(connection, operations)
+
+
+def _made(search: Search, target: CollectionInfo) -> Any:
+    if not callable(search.vector):
+        return search.vector
+    return search.vector(target.require_space())
+
+
+async def _made_async(search: Search, target: CollectionInfo) -> Any:
+    if not callable(search.vector):
+        return search.vector
+    space = target.require_space()
+    if inspect.iscoroutinefunction(search.vector):
+        return await search.vector(space)
+    made = await asyncio.to_thread(search.vector, space)
+    return await made if inspect.isawaitable(made) else made
+
+
+def _complete(collection: str, answers: Answers) -> list[SearchResult]:
+    complete = [each for each in answers if each is not None]
+    if len(complete) < len(answers):
+        raise SpaceChanged(
+            f"The collection {collection!r} was changed at each of {_ATTEMPTS} attempts to search"
+            " it: search again"
+        )
+    return complete
