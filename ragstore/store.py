@@ -7,37 +7,27 @@ only their transactions, and the calls of ``embed`` between them.
 from __future__ import annotations
 
 import asyncio
-import inspect
 import time
-from collections.abc import (
-    AsyncIterable,
-    AsyncIterator,
-    Callable,
-    Iterable,
-    Iterator,
-    Mapping,
-    Sequence,
-)
-from dataclasses import replace
+from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from ragstore import ingest, space
+from ragstore import space
 from ragstore.collection import CollectionInfo, find_collection, insert_collection
 from ragstore.connection import DatabaseConnection
-from ragstore.content import NewDocument, prepare_batch
-from ragstore.exceptions import InvalidInput, LockTimeout
+from ragstore.content import NewDocument
+from ragstore.embedding import Embed, EmbedOptions
+from ragstore.exceptions import LockTimeout
 from ragstore.execution import Operation, run, run_async
-from ragstore.ingest import Batcher, Embed, IngestReport
+from ragstore.load import BuildIndex, Load, OnError
+from ragstore.report import IngestReport, Progress
 from ragstore.search.filter import Where
 from ragstore.search.query import Search
 from ragstore.search.result import SearchResult
 from ragstore.space import Space
 from ragstore.types import Metric
+from ragstore.writer import AsyncWriter, Writer
 
 T = TypeVar("T")
-
-Progress = Callable[[IngestReport], object]
-"""Called after each batch with the report so far."""
 
 
 class Store:
@@ -118,42 +108,52 @@ class Store:
         *,
         embed: Embed | None = None,
         batch_size: int = 1_000,
+        embed_batch_size: int = 128,
+        embed_concurrency: int = 1,
+        embed_retries: int = 2,
+        on_error: OnError = "abort",
+        sync: bool = False,
+        build_index: BuildIndex = "auto",
         on_progress: Progress | None = None,
     ) -> IngestReport:
         """Store documents, each replacing the one of its key; those that are the same cost a look.
 
         Works through ``documents`` in batches of about ``batch_size`` chunks, each one transaction
-        by COPY. ``embed`` makes the vectors that chunks do not bring, outside the transaction.
-        After an error the batches before it are stored and its own is not; to go on, ingest again.
-        A key that stands twice in one batch is refused; in two, the later document replaces the
-        earlier one.
+        by COPY. Of a changed document only the changed chunks are written, and need a vector; the
+        others keep their ids. A key that stands twice in one batch is refused; in two, the later
+        document replaces the earlier one. Writers of the same keys may run at once: the result is
+        that of one after the other.
+
+        ``embed`` makes the vectors that chunks do not bring, outside the transactions: at most
+        ``embed_batch_size`` texts a call, ``embed_concurrency`` calls at once (in threads), each
+        tried ``embed_retries`` times more when it raises. Meanwhile the batch before is stored.
+
+        With ``on_error="skip"`` the documents that cannot be stored are left out and told in the
+        report; otherwise nothing of their batch is stored, and the batches before it stay. To go
+        on after an error or a crash, ingest again. With ``sync`` the documents of the collection
+        that were not in ``documents`` are deleted at the end, unless there was an error; it costs
+        8 bytes of memory for each document.
+
+        After a load that is large for the tables their statistics are gathered; not with
+        ``build_index="never"``.
 
         Raises:
             InvalidInput: a document cannot be stored: nothing of its batch was.
+            EmbeddingFailed: ``embed`` raised each time, or made something else than vectors.
             CollectionNotFound, SpaceNotReady: there is nowhere to store it.
             SpaceChanged: the collection switched its space meanwhile.
+            WriteConflict, LockTimeout: other writers were in the way, each of several times.
         """
-        started = time.perf_counter()
-        target = self.collection(collection)
-        report = IngestReport()
-        for batch in _batches(documents, batch_size):
-            report = _timed(report + self._ingest_batch(target, batch, embed), started)
-            if on_progress is not None:
-                on_progress(report)
-        return _timed(report, started)
-
-    def _ingest_batch(
-        self, target: CollectionInfo, documents: list[NewDocument], embed: Embed | None
-    ) -> IngestReport:
-        prepared = prepare_batch(documents)
-        changed = self._run(ingest.find_changed(target, prepared))
-        unchanged = IngestReport(unchanged=len(prepared) - len(changed))
-        if not changed:
-            return unchanged
-        texts = ingest.texts_to_embed(target, changed, can_embed=embed is not None)
-        made = embed(texts) if embed is not None and texts else ()
-        batch = ingest.with_vectors(target, changed, texts, made)
-        return unchanged + self._run(ingest.write(target, batch))
+        options = EmbedOptions(embed_batch_size, embed_concurrency, embed_retries)
+        load = Load(
+            collection,
+            can_embed=embed is not None,
+            on_error=on_error,
+            sync=sync,
+            build_index=build_index,
+        )
+        with Writer(self.connection, embed, options) as writer:
+            return writer.ingest(load, documents, batch_size, on_progress)
 
     def search(
         self,
@@ -242,30 +242,25 @@ class AsyncStore:
         *,
         embed: Embed | None = None,
         batch_size: int = 1_000,
+        embed_batch_size: int = 128,
+        embed_concurrency: int = 1,
+        embed_retries: int = 2,
+        on_error: OnError = "abort",
+        sync: bool = False,
+        build_index: BuildIndex = "auto",
         on_progress: Progress | None = None,
     ) -> IngestReport:
         """Store documents; see ``Store.ingest``."""
-        started = time.perf_counter()
-        target = await self.collection(collection)
-        report = IngestReport()
-        async for batch in _async_batches(documents, batch_size):
-            report = _timed(report + await self._ingest_batch(target, batch, embed), started)
-            if on_progress is not None and inspect.isawaitable(told := on_progress(report)):
-                await told
-        return _timed(report, started)
-
-    async def _ingest_batch(
-        self, target: CollectionInfo, documents: list[NewDocument], embed: Embed | None
-    ) -> IngestReport:
-        prepared = prepare_batch(documents)
-        changed = await self._run(ingest.find_changed(target, prepared))
-        unchanged = IngestReport(unchanged=len(prepared) - len(changed))
-        if not changed:
-            return unchanged
-        texts = ingest.texts_to_embed(target, changed, can_embed=embed is not None)
-        made = await _call(embed, texts) if embed is not None and texts else ()
-        batch = ingest.with_vectors(target, changed, texts, made)
-        return unchanged + await self._run(ingest.write(target, batch))
+        options = EmbedOptions(embed_batch_size, embed_concurrency, embed_retries)
+        load = Load(
+            collection,
+            can_embed=embed is not None,
+            on_error=on_error,
+            sync=sync,
+            build_index=build_index,
+        )
+        writer = AsyncWriter(self.connection, embed, options)
+        return await writer.ingest(load, documents, batch_size, on_progress)
 
     async def search(
         self,
@@ -283,43 +278,3 @@ class AsyncStore:
     async def _run(self, operation: Operation[T]) -> T:
         async with self.connection.async_transaction() as connection:
             return await run_async(connection, operation)
-
-
-def _timed(report: IngestReport, started: float) -> IngestReport:
-    return replace(report, seconds=time.perf_counter() - started)
-
-
-def _batches(documents: Iterable[NewDocument], size: int) -> Iterator[list[NewDocument]]:
-    batcher = Batcher(size)
-    if isinstance(documents, str | Mapping) or not isinstance(documents, Iterable):
-        raise InvalidInput(
-            f"documents is {type(documents).__name__}, not an iterable of NewDocument: pass a list"
-            " or a generator (an async one to AsyncStore)"
-        )
-    for document in documents:
-        if batch := batcher.add(document):
-            yield batch
-    if batch := batcher.rest():
-        yield batch
-
-
-async def _async_batches(
-    documents: Iterable[NewDocument] | AsyncIterable[NewDocument], size: int
-) -> AsyncIterator[list[NewDocument]]:
-    if not isinstance(documents, AsyncIterable):
-        for batch in _batches(documents, size):
-            yield batch
-        return
-    batcher = Batcher(size)
-    async for document in documents:
-        if batch := batcher.add(document):
-            yield batch
-    if batch := batcher.rest():
-        yield batch
-
-
-async def _call(embed: Embed, texts: list[str]) -> Any:
-    if inspect.iscoroutinefunction(embed):
-        return await embed(texts)
-    made = await asyncio.to_thread(embed, texts)
-    return await made if inspect.isawaitable(made) else made
