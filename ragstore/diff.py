@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ragstore.content import PreparedChunk, PreparedDocument
@@ -46,12 +46,14 @@ class Change:
         return [pair for pair in self.kept if not pair[0].is_embedded]
 
 
-def diff(document: PreparedDocument, stored: Iterable[StoredChunk]) -> Change:
+def diff(document: PreparedDocument, stored: Sequence[StoredChunk]) -> Change:
     """Match the chunks of a document with stored ones of the same content.
 
     Each stored chunk is matched once, so equal chunks are counted: of three equal ones stored and
     two wanted, one goes. One that need not move is matched first.
     """
+    if not stored:
+        return Change(document.chunks, (), ())
     spare: dict[bytes | None, dict[int, StoredChunk]] = {}
     for each in stored:
         spare.setdefault(each.content_hash, {})[each.ordinal] = each

@@ -23,10 +23,15 @@ _DIALECT = psycopg_dialect.dialect()  # type: ignore[no-untyped-call]  # SQLAlch
 
 @dataclass(frozen=True)
 class Query:
-    """A statement and its parameters; its rows are sent back."""
+    """A statement and its parameters; its rows are sent back.
+
+    One that is not ``reused`` is planned each time: a prepared one keeps the plan that it got when
+    a table was small, and reads all of it once it has grown.
+    """
 
     statement: Statement
     parameters: dict[str, Any] | Sequence[Any] = ()
+    reused: bool = True
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,8 @@ async def run_async(connection: AsyncConnection[Row], operation: Operation[T]) -
 
 def _execute(connection: Connection[Row], step: Query | Copy) -> list[Row]:
     if isinstance(step, Query):
-        cursor = connection.execute(step.statement, step.parameters or None)
+        prepare = None if step.reused else False
+        cursor = connection.execute(step.statement, step.parameters or None, prepare=prepare)
         return cursor.fetchall() if cursor.description else []
     with connection.cursor() as cursor, cursor.copy(step.statement) as copy:
         copy.set_types(step.types)
@@ -100,7 +106,8 @@ def _execute(connection: Connection[Row], step: Query | Copy) -> list[Row]:
 
 async def _execute_async(connection: AsyncConnection[Row], step: Query | Copy) -> list[Row]:
     if isinstance(step, Query):
-        cursor = await connection.execute(step.statement, step.parameters or None)
+        prepare = None if step.reused else False
+        cursor = await connection.execute(step.statement, step.parameters or None, prepare=prepare)
         return await cursor.fetchall() if cursor.description else []
     async with connection.cursor() as cursor, cursor.copy(step.statement) as copy:
         copy.set_types(step.types)

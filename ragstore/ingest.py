@@ -53,6 +53,13 @@ class Batch:
 
 # --- looking -----------------------------------------------------------------------------------
 
+# Key by key: in a table that was never analysed the planner takes a collection for a two hundredth
+# of what it is, and would read all of it for each batch.
+_BY_KEY = sql.SQL("""
+unnest(%(keys)s::text[]) AS wanted (key) CROSS JOIN LATERAL (
+  SELECT * FROM ragstore_document
+  WHERE collection_id = %(collection)s AND key = wanted.key OFFSET 0) AS d
+""")
 # A document is unchanged if its hash is the same and all its chunks are there, in the collection's
 # language and with their vectors in its space: a statement past the models may have changed that.
 _STORED = sql.SQL("""
@@ -62,16 +69,16 @@ SELECT d.key, d.id, d.content_hash, (
     AND e.space_id = %(space)s
   WHERE c.collection_id = %(collection)s AND c.document_id = d.id AND c.language = %(language)s
     AND (%(space)s::bigint IS NULL OR e.chunk_id IS NOT NULL))
-FROM ragstore_document d
-WHERE d.collection_id = %(collection)s AND d.key = ANY (%(keys)s)
-""")
+FROM {documents}
+""").format(documents=_BY_KEY)
 _STORED_CHUNKS = sql.SQL("""
 SELECT c.document_id, c.id, c.ordinal, c.content_hash, c.language = %(language)s,
   e.chunk_id IS NOT NULL
-FROM ragstore_chunk c
-LEFT JOIN ragstore_embedding e ON e.collection_id = c.collection_id AND e.chunk_id = c.id
+FROM unnest(%(documents)s::bigint[]) AS wanted (id) CROSS JOIN LATERAL (
+  SELECT * FROM ragstore_chunk
+  WHERE collection_id = %(collection)s AND document_id = wanted.id OFFSET 0) AS c
+LEFT JOIN ragstore_embedding e ON e.collection_id = %(collection)s AND e.chunk_id = c.id
   AND e.space_id = %(space)s
-WHERE c.collection_id = %(collection)s AND c.document_id = ANY (%(documents)s)
 """)
 
 
@@ -80,7 +87,7 @@ def look_up(
 ) -> Operation[Outlook]:
     """Tell the documents that are not in the collection as they are from those that are."""
     values = _values(collection, keys=[document.key for document in documents])
-    rows = yield Query(_STORED, values)
+    rows = yield Query(_STORED, values, reused=False)
     stored = {key: (content_hash, whole) for key, _, content_hash, whole in rows}
     ids = {key: id_ for key, id_, *_ in rows}
     changed: list[PreparedDocument] = []
@@ -128,7 +135,8 @@ def _stored_chunks(
 ) -> Operation[Mapping[int, list[StoredChunk]]]:
     found: defaultdict[int, list[StoredChunk]] = defaultdict(list)
     if documents:
-        rows = yield Query(_STORED_CHUNKS, _values(collection, documents=list(documents)))
+        values = _values(collection, documents=list(documents))
+        rows = yield Query(_STORED_CHUNKS, values, reused=False)
         for document, *facts in rows:
             found[document].append(StoredChunk(*facts))
     return found
@@ -160,10 +168,7 @@ ON CONFLICT (collection_id, key) DO UPDATE SET title = excluded.title,
   updated_at = excluded.updated_at
 RETURNING d.key, d.id, d.xmax = 0
 """)
-_HASHES = sql.SQL("""
-SELECT key, content_hash FROM ragstore_document
-WHERE collection_id = %(collection)s AND key = ANY (%(keys)s)
-""")
+_HASHES = sql.SQL("SELECT d.key, d.content_hash FROM {}").format(_BY_KEY)
 _DELETE_CHUNKS = sql.SQL("DELETE FROM ragstore_chunk WHERE collection_id = %s AND id = ANY (%s)")
 _MOVE_CHUNKS = sql.SQL("""
 UPDATE ragstore_chunk c SET ordinal = moved.ordinal
@@ -174,9 +179,11 @@ _INDEX_CHUNKS = sql.SQL("""
 UPDATE ragstore_chunk SET language = %(language)s
 WHERE collection_id = %(collection)s AND id = ANY (%(ids)s)
 """)
-_CHUNK_IDS = sql.SQL(
-    "SELECT nextval(pg_get_serial_sequence('ragstore_chunk', 'id')) FROM generate_series(1, %s)"
-)
+# Materialized, or the name of the sequence would be looked up for each row.
+_CHUNK_IDS = sql.SQL("""
+WITH ids AS MATERIALIZED (SELECT pg_get_serial_sequence('ragstore_chunk', 'id')::regclass AS source)
+SELECT nextval(source) FROM ids, generate_series(1, %s)
+""")
 _CHUNK_COLUMNS = (
     "collection_id", "id", "document_id", "ordinal", "text", "token_count", "metadata",
     "language", "content_hash",
@@ -240,7 +247,7 @@ def _check_unchanged(collection: CollectionInfo, batch: Batch) -> Operation[None
     if not batch.unchanged:
         return
     keys = [document.key for document in batch.unchanged]
-    rows = yield Query(_HASHES, {"collection": collection.id, "keys": keys})
+    rows = yield Query(_HASHES, {"collection": collection.id, "keys": keys}, reused=False)
     hashes: dict[Any, Any] = dict(rows)
     if any(hashes.get(each.key) != each.content_hash for each in batch.unchanged):
         raise _conflict(collection)
@@ -257,15 +264,16 @@ def _rearrange(collection: CollectionInfo, changes: Sequence[Change]) -> Operati
     """Delete the chunks that are gone, and move those that are elsewhere now."""
     gone = [chunk.id for change in changes for chunk in change.gone]
     if gone:
-        yield Query(_DELETE_CHUNKS, [collection.id, gone])
+        yield Query(_DELETE_CHUNKS, [collection.id, gone], reused=False)
     moved = [pair for change in changes for pair in change.moved]
     if moved:
         ids, ordinals = (list(column) for column in zip(*moved, strict=True))
-        yield Query(_MOVE_CHUNKS, {"collection": collection.id, "ids": ids, "ordinals": ordinals})
+        values = {"collection": collection.id, "ids": ids, "ordinals": ordinals}
+        yield Query(_MOVE_CHUNKS, values, reused=False)
     kept = [stored for change in changes for stored, _ in change.kept]
     foreign = [stored.id for stored in kept if not stored.is_indexed]
     if foreign:
-        yield Query(_INDEX_CHUNKS, _values(collection, ids=foreign))
+        yield Query(_INDEX_CHUNKS, _values(collection, ids=foreign), reused=False)
 
 
 def _write_vectors(

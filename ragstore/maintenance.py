@@ -52,7 +52,7 @@ def counted(statement: sql.SQL) -> sql.Composed:
 
 
 def _count(statement: sql.SQL, values: Any) -> Operation[int]:
-    rows = yield Query(counted(statement), values)
+    rows = yield Query(counted(statement), values, reused=False)
     number: int = rows[0][0]
     return number
 
@@ -62,7 +62,7 @@ def _count(statement: sql.SQL, values: Any) -> Operation[int]:
 
 def page_of_documents(collection: CollectionInfo, after: int, size: int) -> Operation[list[Row]]:
     """Return the ids and keys of the documents that follow an id, in the order of ids."""
-    return (yield Query(_KEYS, [collection.id, after, size]))
+    return (yield Query(_KEYS, [collection.id, after, size], reused=False))
 
 
 def delete_by_key(collection: CollectionInfo, keys: Sequence[str]) -> Operation[int]:

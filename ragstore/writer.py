@@ -1,6 +1,6 @@
 """The steps of a work on a DatabaseConnection, and a run of ingest over all its batches.
 
-With ``embed`` the next batch is planned, and its vectors are made, while the former is stored.
+While a batch is stored the next one is read and planned, and its vectors are made.
 """
 
 from __future__ import annotations
@@ -89,10 +89,6 @@ class Writer:
     def _stored(
         self, load: Load, documents: Iterator[list[NewDocument]]
     ) -> Generator[IngestReport, None, None]:
-        if self._embedder is None:
-            for each in documents:
-                yield self.do(load.store(self.do(load.plan(each))))
-            return
         behind: Future[IngestReport] | None = None
         with ThreadPoolExecutor(1, "ragstore-write") as writing:
             for each in documents:
@@ -148,10 +144,6 @@ class AsyncWriter:
     async def _stored(
         self, load: Load, documents: AsyncIterator[list[NewDocument]]
     ) -> AsyncGenerator[IngestReport, None]:
-        if self._embedder is None:
-            async for each in documents:
-                yield await self.do(load.store(await self.do(load.plan(each))))
-            return
         behind: asyncio.Task[IngestReport] | None = None
         try:
             async for each in documents:
