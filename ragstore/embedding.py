@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,8 @@ from ragstore.exceptions import EmbeddingFailed, InvalidInput
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+logger = logging.getLogger(__name__)
 
 Embed = Callable[[list[str]], Any]
 """Makes one vector for each text: a matrix, or a sequence of vectors. May be a coroutine function
@@ -117,7 +120,7 @@ class Embedder:
                 failures += 1
                 if failures > self._options.retries:
                     raise _failed(exc, piece, failures) from exc
-                time.sleep(self._options.pause(failures))
+                time.sleep(_pause(exc, piece, failures, self._options))
             else:
                 return checked(piece, made)
 
@@ -155,7 +158,7 @@ class AsyncEmbedder:
                     failures += 1
                     if failures > self._options.retries:
                         raise _failed(exc, piece, failures) from exc
-                    await asyncio.sleep(self._options.pause(failures))
+                    await asyncio.sleep(_pause(exc, piece, failures, self._options))
                 else:
                     return checked(piece, made)
 
@@ -165,6 +168,14 @@ async def _awaited(embed: Embed, texts: list[str]) -> Any:
         return await embed(texts)
     made = await asyncio.to_thread(embed, texts)
     return await made if inspect.isawaitable(made) else made
+
+
+def _pause(exc: Exception, piece: list[str], failures: int, options: EmbedOptions) -> float:
+    """Return how long to wait before the next attempt, and log it; not what the model said."""
+    seconds = options.pause(failures)
+    numbers = {"texts": len(piece), "failures": failures, "seconds": seconds}
+    logger.warning("embed() raised %s: it is tried again", type(exc).__name__, extra=numbers)
+    return seconds
 
 
 def _failed(exc: Exception, piece: list[str], failures: int) -> EmbeddingFailed:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from psycopg import sql
@@ -19,7 +20,7 @@ from ragstore.collection import CollectionInfo
 from ragstore.content import PreparedChunk, PreparedDocument
 from ragstore.diff import Change, StoredChunk, diff
 from ragstore.exceptions import CollectionNotFound, InvalidVector, SpaceChanged, WriteConflict
-from ragstore.execution import Copy, Operation, Query
+from ragstore.execution import Copy, Operation, Query, prefer_indexes
 from ragstore.report import IngestReport
 
 
@@ -49,6 +50,27 @@ class Batch:
     changed: Sequence[PreparedDocument]
     unchanged: Sequence[PreparedDocument] = ()
     vectors: Mapping[Place, bytes | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What is asked once a run: the time, and whether row security is in force for the role."""
+
+    started: datetime
+    is_secured: bool
+    may_insert: bool
+
+
+_CIRCUMSTANCES = sql.SQL("""
+SELECT now(), bool_or(row_security_active(name)), bool_and(has_table_privilege(name, 'INSERT'))
+FROM unnest(ARRAY['ragstore_document', 'ragstore_chunk', 'ragstore_embedding']) AS name
+""")
+
+
+def find_circumstances() -> Operation[Circumstances]:
+    """Ask what holds for a whole run."""
+    rows = yield Query(_CIRCUMSTANCES)
+    return Circumstances(*rows[0])
 
 
 # --- looking -----------------------------------------------------------------------------------
@@ -86,8 +108,9 @@ def look_up(
     collection: CollectionInfo, documents: Sequence[PreparedDocument]
 ) -> Operation[Outlook]:
     """Tell the documents that are not in the collection as they are from those that are."""
+    yield from prefer_indexes()
     values = _values(collection, keys=[document.key for document in documents])
-    rows = yield Query(_STORED, values, reused=False)
+    rows = yield Query(_STORED, values)
     stored = {key: (content_hash, whole) for key, _, content_hash, whole in rows}
     ids = {key: id_ for key, id_, *_ in rows}
     changed: list[PreparedDocument] = []
@@ -136,7 +159,7 @@ def _stored_chunks(
     found: defaultdict[int, list[StoredChunk]] = defaultdict(list)
     if documents:
         values = _values(collection, documents=list(documents))
-        rows = yield Query(_STORED_CHUNKS, values, reused=False)
+        rows = yield Query(_STORED_CHUNKS, values)
         for document, *facts in rows:
             found[document].append(StoredChunk(*facts))
     return found
@@ -208,6 +231,7 @@ def write(
         CollectionNotFound: it was deleted meanwhile.
         WriteConflict: another writer changed a document of the batch: look it up again.
     """
+    yield from prefer_indexes()
     yield from _lock_collection(collection)
     rows = yield Query(_UPSERT, _document_columns(collection, batch.changed))
     ids = {key: id_ for key, id_, _ in rows}
@@ -247,7 +271,7 @@ def _check_unchanged(collection: CollectionInfo, batch: Batch) -> Operation[None
     if not batch.unchanged:
         return
     keys = [document.key for document in batch.unchanged]
-    rows = yield Query(_HASHES, {"collection": collection.id, "keys": keys}, reused=False)
+    rows = yield Query(_HASHES, {"collection": collection.id, "keys": keys})
     hashes: dict[Any, Any] = dict(rows)
     if any(hashes.get(each.key) != each.content_hash for each in batch.unchanged):
         raise _conflict(collection)
@@ -264,16 +288,16 @@ def _rearrange(collection: CollectionInfo, changes: Sequence[Change]) -> Operati
     """Delete the chunks that are gone, and move those that are elsewhere now."""
     gone = [chunk.id for change in changes for chunk in change.gone]
     if gone:
-        yield Query(_DELETE_CHUNKS, [collection.id, gone], reused=False)
+        yield Query(_DELETE_CHUNKS, [collection.id, gone])
     moved = [pair for change in changes for pair in change.moved]
     if moved:
         ids, ordinals = (list(column) for column in zip(*moved, strict=True))
         values = {"collection": collection.id, "ids": ids, "ordinals": ordinals}
-        yield Query(_MOVE_CHUNKS, values, reused=False)
+        yield Query(_MOVE_CHUNKS, values)
     kept = [stored for change in changes for stored, _ in change.kept]
     foreign = [stored.id for stored in kept if not stored.is_indexed]
     if foreign:
-        yield Query(_INDEX_CHUNKS, _values(collection, ids=foreign), reused=False)
+        yield Query(_INDEX_CHUNKS, _values(collection, ids=foreign))
 
 
 def _write_vectors(

@@ -6,13 +6,11 @@ planned while the former is stored. Nothing here opens a connection or waits.
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Literal, get_args
-
-from psycopg import sql
 
 from ragstore.collection import CollectionInfo, find_collection
 from ragstore.content import NewDocument, PreparedChunk, PreparedDocument, prepare_batch
@@ -24,13 +22,23 @@ from ragstore.exceptions import (
     RagstoreError,
     WriteConflict,
 )
-from ragstore.execution import Operation, Query
-from ragstore.ingest import Batch, Place, look_up, missing_vectors, write
+from ragstore.execution import Operation
+from ragstore.ingest import (
+    Batch,
+    Circumstances,
+    Place,
+    find_circumstances,
+    look_up,
+    missing_vectors,
+    write,
+)
 from ragstore.maintenance import analyze, delete_documents, page_of_documents
 from ragstore.report import IngestReport, Problem
 from ragstore.seen import SeenKeys
 from ragstore.space import Space, check_vectors, pack_vectors
 from ragstore.work import Make, Pause, Work, transact
+
+logger = logging.getLogger(__name__)
 
 OnError = Literal["abort", "skip"]
 """What becomes of a batch with a document that cannot be stored."""
@@ -109,27 +117,6 @@ class Planned:
 
     batch: Batch
     report: IngestReport
-
-
-@dataclass(frozen=True)
-class Circumstances:
-    """What is asked once a run: the time, and whether row security is in force for the role."""
-
-    started: datetime
-    is_secured: bool
-    may_insert: bool
-
-
-_CIRCUMSTANCES = sql.SQL("""
-SELECT now(), bool_or(row_security_active(name)), bool_and(has_table_privilege(name, 'INSERT'))
-FROM unnest(ARRAY['ragstore_document', 'ragstore_chunk', 'ragstore_embedding']) AS name
-""")
-
-
-def find_circumstances() -> Operation[Circumstances]:
-    """Ask what holds for a whole run."""
-    rows = yield Query(_CIRCUMSTANCES)
-    return Circumstances(*rows[0])
 
 
 class Load:
@@ -249,12 +236,21 @@ class Load:
             else:
                 report += written
                 break
-            yield Pause(FIRST_PAUSE * 2**attempt * random.random())  # noqa: S311 - no secret
+            seconds = FIRST_PAUSE * 2**attempt * random.random()  # noqa: S311 - no secret
+            self._log_conflict(batch, attempt, seconds)
+            yield Pause(seconds)
             attempt += 1
             if is_outdated:
                 planned = yield from self._plan(_sorted([*batch.changed, *batch.unchanged]))
                 batch, report = planned.batch, report + planned.report
         return report + IngestReport(unchanged=len(batch.unchanged))
+
+    def _log_conflict(self, batch: Batch, attempt: int, seconds: float) -> None:
+        numbers = {"documents": len(batch.changed), "attempt": attempt, "seconds": seconds}
+        logger.info(
+            "other writers were in the way of a batch: it is tried again",
+            extra={"collection": self.target.name, **numbers},
+        )
 
     def _is_refusal(self, exc: RagstoreError) -> bool:
         """Tell whether an error says something of a row, and rows are to be skipped."""

@@ -7,7 +7,8 @@ what an interrupted call has deleted stays deleted. The chunks and vectors of a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -17,9 +18,12 @@ from sqlalchemy import Select, select
 from ragstore.collection import CollectionInfo, find_collection
 from ragstore.content import check_text
 from ragstore.exceptions import CollectionExists, InvalidInput, InvalidName
-from ragstore.execution import Operation, Query, Row, compiled
+from ragstore.execution import Operation, Query, Row, compiled, prefer_indexes
 from ragstore.models import CHUNKS, MAX_KEY_BYTES, MAX_NAME_BYTES
 from ragstore.search.filter import Where, filtered
+from ragstore.work import Work, transact
+
+logger = logging.getLogger(__name__)
 
 PAGE = 1_000
 """How many documents or chunks one statement deletes."""
@@ -52,7 +56,8 @@ def counted(statement: sql.SQL) -> sql.Composed:
 
 
 def _count(statement: sql.SQL, values: Any) -> Operation[int]:
-    rows = yield Query(counted(statement), values, reused=False)
+    yield from prefer_indexes()
+    rows = yield Query(counted(statement), values)
     number: int = rows[0][0]
     return number
 
@@ -62,7 +67,8 @@ def _count(statement: sql.SQL, values: Any) -> Operation[int]:
 
 def page_of_documents(collection: CollectionInfo, after: int, size: int) -> Operation[list[Row]]:
     """Return the ids and keys of the documents that follow an id, in the order of ids."""
-    return (yield Query(_KEYS, [collection.id, after, size], reused=False))
+    yield from prefer_indexes()
+    return (yield Query(_KEYS, [collection.id, after, size]))
 
 
 def delete_by_key(collection: CollectionInfo, keys: Sequence[str]) -> Operation[int]:
@@ -117,6 +123,18 @@ def checked_keys(keys: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(check_text(key, "a key", MAX_KEY_BYTES, field="key") for key in keys))
 
 
+def checked_ids(ids: Sequence[int]) -> list[int]:
+    """Return ids of chunks, each once.
+
+    Raises:
+        InvalidInput: one of them is no id.
+    """
+    for id_ in ids:
+        if isinstance(id_, bool) or not isinstance(id_, int) or not 0 <= id_ < 2**63:
+            raise InvalidInput(f"{id_!r:.40} is no id of a chunk: they are whole numbers")
+    return sorted(set(ids))
+
+
 # --- collections -------------------------------------------------------------------------------
 
 
@@ -141,6 +159,101 @@ def rename_collection(name: str, to: str) -> Operation[CollectionInfo]:
             f"There is a collection {to!r} already: choose another name", collection=to
         )
     return (yield from find_collection(to))
+
+
+# --- whole calls -------------------------------------------------------------------------------
+
+Find = Callable[[CollectionInfo, Where, int], Operation[list[int]]]
+Delete = Callable[[CollectionInfo, Sequence[int]], Operation[int]]
+
+
+def documents_deleted(name: str, keys: Sequence[str] | None, where: Where | None) -> Work[int]:
+    """Delete the documents of these keys, or those with a chunk that ``where`` matches.
+
+    Raises:
+        CollectionNotFound: there is no such collection.
+        InvalidInput, InvalidFilter: not one of the two was given, or it cannot be sent.
+    """
+    _check_one("keys", keys, where)
+    collection = yield from transact(find_collection(name))
+    if where is not None:
+        return (
+            yield from _delete_matching(collection, where, matching_documents, delete_documents)
+        )
+    wanted = checked_keys(keys or ())
+    deleted = 0
+    for some in _pages(sorted(wanted)):
+        deleted += yield from transact(delete_by_key(collection, some))
+    _log("documents deleted", collection, documents=deleted)
+    return deleted
+
+
+def chunks_deleted(name: str, ids: Sequence[int] | None, where: Where | None) -> Work[int]:
+    """Delete the chunks of these ids, or those that ``where`` matches.
+
+    Raises:
+        CollectionNotFound: there is no such collection.
+        InvalidInput, InvalidFilter: not one of the two was given, or it cannot be sent.
+    """
+    _check_one("ids", ids, where)
+    collection = yield from transact(find_collection(name))
+    if where is not None:
+        return (yield from _delete_matching(collection, where, matching_chunks, delete_chunks))
+    deleted = 0
+    for some in _pages(checked_ids(ids or ())):
+        deleted += yield from transact(delete_chunks(collection, some))
+    _log("chunks deleted", collection, chunks=deleted)
+    return deleted
+
+
+def collection_deleted(name: str) -> Work[int]:
+    """Delete a collection with all that is in it; return the number of its documents.
+
+    Raises:
+        CollectionNotFound: there is no such collection.
+    """
+    collection = yield from transact(find_collection(name))
+    deleted = 0
+    while page := (yield from transact(page_of_documents(collection, 0, PAGE))):
+        ids = [id_ for id_, _ in page]
+        deleted += yield from transact(delete_documents(collection, ids))
+    yield from transact(drop_collection(collection))
+    _log("collection deleted", collection, documents=deleted)
+    return deleted
+
+
+def tables_analyzed(name: str) -> Work[tuple[str, ...]]:
+    """Gather the statistics of a collection's tables; return their names.
+
+    Raises:
+        CollectionNotFound: there is no such collection.
+    """
+    collection = yield from transact(find_collection(name))
+    return (yield from transact(analyze(collection)))
+
+
+def _delete_matching(
+    collection: CollectionInfo, where: Where, find: Find, delete: Delete
+) -> Work[int]:
+    deleted = after = 0
+    while ids := (yield from transact(find(collection, where, after))):
+        after = ids[-1]
+        deleted += yield from transact(delete(collection, ids))
+    _log("rows deleted by a filter", collection, rows=deleted)
+    return deleted
+
+
+def _pages(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    return (values[at : at + PAGE] for at in range(0, len(values), PAGE))
+
+
+def _check_one(name: str, given: object, where: object) -> None:
+    if (given is None) == (where is None):
+        raise InvalidInput(f"give {name}= or where=, and not both: what is to be deleted")
+
+
+def _log(message: str, collection: CollectionInfo, **numbers: int) -> None:
+    logger.info(message, extra={"collection": collection.name, **numbers})
 
 
 # --- statistics --------------------------------------------------------------------------------
@@ -172,7 +285,12 @@ def analyze(collection: CollectionInfo, written: int | None = None) -> Operation
     if written is not None and written < SMALL_LOAD:
         return ()
     for name, rows, may_analyze in (yield Query(_OWNED, [tables])):
-        if may_analyze and (written is None or written >= LARGE_LOAD * rows):
+        if written is not None and written < LARGE_LOAD * rows:
+            continue
+        if may_analyze:
             yield Query(sql.SQL("ANALYZE {}").format(sql.Identifier(name)))
             done.append(name)
+        else:
+            extra = {"collection": collection.name, "table": name}
+            logger.info("not analysed: the role does not own the table", extra=extra)
     return tuple(done)

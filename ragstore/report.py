@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from ragstore.exceptions import InvalidInput, RagstoreError
 
@@ -61,6 +61,18 @@ class IngestReport:
     def chunks_per_second(self) -> float:
         """Return the chunks written per second, 0 if none were."""
         return self.chunks / self.seconds if self.seconds else 0.0
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """Return the figures by name, as they stand in a log record: no keys, no reasons."""
+        return {
+            "documents": self.documents,
+            **{
+                each.name: getattr(self, each.name)
+                for each in fields(self)
+                if each.name != "problems"
+            },
+        }
 
     def __add__(self, other: IngestReport) -> IngestReport:
         """Return both together."""

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from ragstore import space
+from ragstore import maintenance, space, transfer
 from ragstore.collection import CollectionInfo, find_collection, insert_collection
 from ragstore.connection import DatabaseConnection
 from ragstore.content import NewDocument
@@ -25,6 +25,7 @@ from ragstore.search.query import Search
 from ragstore.search.result import SearchResult
 from ragstore.space import Space
 from ragstore.types import Metric
+from ragstore.work import Work
 from ragstore.writer import AsyncWriter, Writer
 
 T = TypeVar("T")
@@ -178,6 +179,105 @@ class Store:
         """
         return self._run(Search(text, vector, k, offset, where).on(collection))
 
+    def delete_documents(
+        self, collection: str, keys: Sequence[str] | None = None, *, where: Where | None = None
+    ) -> int:
+        """Delete documents with their chunks and vectors, and return how many.
+
+        Either those of ``keys`` (a key that is not there is no error), or those with a chunk that
+        a search with ``where`` would find. A thousand at a time, each a transaction.
+
+        Raises:
+            CollectionNotFound: there is no such collection.
+            InvalidInput, InvalidFilter: not one of the two was given, or it cannot be sent.
+        """
+        return self._do(maintenance.documents_deleted(collection, keys, where))
+
+    def delete_chunks(
+        self, collection: str, ids: Sequence[int] | None = None, *, where: Where | None = None
+    ) -> int:
+        """Delete chunks (``Hit.chunk_id``) with their vectors, and return how many.
+
+        Either those of ``ids``, or those that a search with ``where`` would find. The next ingest
+        of their document brings back what its source still has.
+
+        Raises:
+            CollectionNotFound: there is no such collection.
+            InvalidInput, InvalidFilter: not one of the two was given, or it cannot be sent.
+        """
+        return self._do(maintenance.chunks_deleted(collection, ids, where))
+
+    def delete_collection(self, name: str) -> int:
+        """Delete a collection with all that is in it, and return the number of its documents.
+
+        A thousand documents at a time, each a transaction, the collection itself last: after an
+        interruption, call it again. The space and its other collections stay.
+
+        Raises:
+            CollectionNotFound: there is no such collection.
+        """
+        return self._do(maintenance.collection_deleted(name))
+
+    def rename_collection(self, name: str, to: str) -> CollectionInfo:
+        """Give a collection another name; nothing else of it changes.
+
+        Raises:
+            CollectionNotFound: there is none of the old name.
+            CollectionExists: the new name is taken.
+            InvalidName, InvalidText: the new name cannot be one.
+        """
+        return self._run(maintenance.rename_collection(name, to))
+
+    def analyze(self, collection: str) -> tuple[str, ...]:
+        """Gather the planner's statistics of the collection's tables; return their names.
+
+        Those that the role does not own, and may not maintain, are left out.
+
+        Raises:
+            CollectionNotFound: there is no such collection.
+        """
+        return self._do(maintenance.tables_analyzed(collection))
+
+    def export_collection(self, name: str) -> Iterator[str]:
+        """Yield a collection as lines of JSON, each with its newline: see ``import_collection``.
+
+        The first line is the collection and its space, every other a document with its chunks and
+        their vectors in that space. Read in pages: documents written meanwhile may be in it or
+        not, each is whole.
+
+        Raises:
+            CollectionNotFound: there is no such collection.
+        """
+        return self._export(transfer.Export(name))
+
+    def _export(self, export: transfer.Export) -> Iterator[str]:
+        writer = Writer(self.connection)
+        yield writer.do(export.start())
+        while lines := writer.do(export.page()):
+            yield from lines
+
+    def import_collection(self, lines: Iterable[str], *, name: str | None = None) -> IngestReport:
+        """Make a collection of what ``export_collection`` gave, under its name or another.
+
+        Everything is as it was: keys, titles, metadata, chunks, their order and languages, and
+        vectors to the bit; only ids and times are new. The space is made if there is none of its
+        name, as by ``create_space``. A thousand documents at a time, each a transaction: after an
+        interruption, delete the collection or ingest into it.
+
+        Raises:
+            InvalidInput: a line is not one of an export; the message has its number.
+            CollectionExists: the name is taken.
+            SpaceExists: the space's name is taken by one of another definition.
+            PermissionDenied: the space must be made, and the role does not own the tables.
+        """
+        source = transfer.Import(lines, name)
+        if source.space is not None:
+            self.create_space(**source.space, exists_ok=True)
+        return self._do(source.work())
+
+    def _do(self, work: Work[T]) -> T:
+        return Writer(self.connection).do(work)
+
     def _run(self, operation: Operation[T]) -> T:
         with self.connection.transaction() as connection:
             return run(connection, operation)
@@ -274,6 +374,51 @@ class AsyncStore:
     ) -> SearchResult:
         """Return the ``k`` best chunks; see ``Store.search``."""
         return await self._run(Search(text, vector, k, offset, where).on(collection))
+
+    async def delete_documents(
+        self, collection: str, keys: Sequence[str] | None = None, *, where: Where | None = None
+    ) -> int:
+        """Delete documents; see ``Store.delete_documents``."""
+        return await self._do(maintenance.documents_deleted(collection, keys, where))
+
+    async def delete_chunks(
+        self, collection: str, ids: Sequence[int] | None = None, *, where: Where | None = None
+    ) -> int:
+        """Delete chunks; see ``Store.delete_chunks``."""
+        return await self._do(maintenance.chunks_deleted(collection, ids, where))
+
+    async def delete_collection(self, name: str) -> int:
+        """Delete a collection; see ``Store.delete_collection``."""
+        return await self._do(maintenance.collection_deleted(name))
+
+    async def rename_collection(self, name: str, to: str) -> CollectionInfo:
+        """Give a collection another name; see ``Store.rename_collection``."""
+        return await self._run(maintenance.rename_collection(name, to))
+
+    async def analyze(self, collection: str) -> tuple[str, ...]:
+        """Gather statistics; see ``Store.analyze``."""
+        return await self._do(maintenance.tables_analyzed(collection))
+
+    async def export_collection(self, name: str) -> AsyncIterator[str]:
+        """Yield a collection as lines of JSON; see ``Store.export_collection``."""
+        writer = AsyncWriter(self.connection)
+        export = transfer.Export(name)
+        yield await writer.do(export.start())
+        while lines := await writer.do(export.page()):
+            for line in lines:
+                yield line
+
+    async def import_collection(
+        self, lines: Iterable[str], *, name: str | None = None
+    ) -> IngestReport:
+        """Make a collection of an export; see ``Store.import_collection``."""
+        source = transfer.Import(lines, name)
+        if source.space is not None:
+            await self.create_space(**source.space, exists_ok=True)
+        return await self._do(source.work())
+
+    async def _do(self, work: Work[T]) -> T:
+        return await AsyncWriter(self.connection).do(work)
 
     async def _run(self, operation: Operation[T]) -> T:
         async with self.connection.async_transaction() as connection:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import time
 from collections.abc import (
     AsyncGenerator,
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 Documents = Iterable[NewDocument]
 AnyDocuments = Documents | AsyncIterable[NewDocument]
@@ -81,10 +84,13 @@ class Writer:
         self.do(load.start())
         with closing(self._stored(load, batches(documents, batch_size))) as stored:
             for each in stored:
-                tally.add(each)
+                report = tally.add(each)
+                log("batch stored", load, each, logging.DEBUG)
                 if on_progress is not None:
-                    on_progress(tally.report)
-        return tally.add(self.do(load.finish(tally.report)))
+                    on_progress(report)
+        report = tally.add(self.do(load.finish(tally.report)))
+        log("ingested", load, report)
+        return report
 
     def _stored(
         self, load: Load, documents: Iterator[list[NewDocument]]
@@ -137,9 +143,12 @@ class AsyncWriter:
         async with aclosing(self._stored(load, async_batches(documents, batch_size))) as stored:
             async for each in stored:
                 report = tally.add(each)
+                log("batch stored", load, each, logging.DEBUG)
                 if on_progress is not None and inspect.isawaitable(told := on_progress(report)):
                     await told
-        return tally.add(await self.do(load.finish(tally.report)))
+        report = tally.add(await self.do(load.finish(tally.report)))
+        log("ingested", load, report)
+        return report
 
     async def _stored(
         self, load: Load, documents: AsyncIterator[list[NewDocument]]
@@ -179,6 +188,12 @@ class Tally:
         seconds = time.perf_counter() - self._started
         self.report = replace(self.report + report, seconds=seconds)
         return self.report
+
+
+def log(message: str, load: Load, report: IngestReport, level: int = logging.INFO) -> None:
+    """Log what was done, in numbers: the keys of what was skipped are in the report alone."""
+    level = max(level, logging.WARNING) if report.skipped else level
+    logger.log(level, message, extra={"collection": load.target.name, **report.numbers})
 
 
 def batches(documents: Documents, size: int) -> Iterator[list[NewDocument]]:

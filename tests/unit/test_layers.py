@@ -47,7 +47,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("ingest",),
     ("search",),
     ("maintenance",),
-    ("load",),
+    ("load", "transfer"),
     ("writer",),
     ("store",),
     ("testing",),
