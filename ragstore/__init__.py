@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ragstore.content import NewChunk as NewChunk
     from ragstore.content import NewDocument as NewDocument
     from ragstore.exceptions import RagstoreError as RagstoreError
-    from ragstore.ingest import IngestReport as IngestReport
+    from ragstore.report import IngestReport as IngestReport
     from ragstore.search.result import Hit as Hit
     from ragstore.search.result import SearchResult as SearchResult
     from ragstore.store import AsyncStore as AsyncStore
@@ -26,7 +26,7 @@ _HOME = {
     "AsyncStore": "ragstore.store",
     "DatabaseConnection": "ragstore.connection",
     "Hit": "ragstore.search.result",
-    "IngestReport": "ragstore.ingest",
+    "IngestReport": "ragstore.report",
     "NewChunk": "ragstore.content",
     "NewDocument": "ragstore.content",
     "RagstoreError": "ragstore.exceptions",

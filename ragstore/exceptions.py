@@ -40,6 +40,7 @@ and the remedy, and its attributes carry the data. No message holds a password o
     ├── ReembedUnderWay                        the collection is on its way to another space
     ├── ReembedUnfinished                      writers were faster than embed: call it again
     ├── SpaceChanged                           the collection switched its space: make vectors anew
+    ├── WriteConflict                          others kept writing the same documents
     └── InvalidInput (ValueError)              refused before any statement
         ├── InvalidName                        of a database, collection, space, language
         ├── InvalidQuery                       nothing to search for, k or offset out of range
@@ -58,7 +59,7 @@ and the remedy, and its attributes carry the data. No message holds a password o
         │   ├── DimensionMismatch
         │   ├── NonFiniteVector
         │   └── ZeroVector
-        └── EmbeddingFailed                    embed() gave something other than one vector a text
+        └── EmbeddingFailed                    embed() raised, or gave not one vector for each text
 
     LegacyVariableWarning (DeprecationWarning)  an environment variable goes by an old name
     OldExtensionWarning (UserWarning)           pgvector works, but has known defects
@@ -354,18 +355,33 @@ class SpaceChanged(RagstoreError):
     """The collection switched its space after these vectors were made. Nothing was stored."""
 
 
+class WriteConflict(RagstoreError):
+    """Others changed the documents of a batch each time it was tried. Nothing of it was stored."""
+
+
 # --- input -------------------------------------------------------------------------------------
 
 
 class InvalidInput(RagstoreError, ValueError):
     """A value was refused before any statement was sent; nothing was stored.
 
-    ``key`` is the document's key and ``chunk`` the chunk's position in it, where there are such.
+    ``key`` is the document's key, ``chunk`` the chunk's position in it and ``field`` what of it
+    is wrong, where there are such.
     """
 
-    def __init__(self, message: str, *, key: str | None = None, chunk: int | None = None) -> None:
+    field: str | None = None
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        key: str | None = None,
+        chunk: int | None = None,
+        field: str | None = None,
+    ) -> None:
         self.key = key
         self.chunk = chunk
+        self.field = field or self.field
         place = "" if key is None else f"document {key[:200]!r}"  # a refused key may be huge
         if place and chunk is not None:
             place += f", chunk {chunk}"
@@ -403,17 +419,25 @@ class TextTooLong(InvalidText):
 class EmptyDocument(InvalidInput):
     """A document has no chunks."""
 
+    field = "chunks"
+
 
 class EmptyChunk(InvalidInput):
     """A chunk has no text, or nothing but white space."""
+
+    field = "text"
 
 
 class DuplicateKey(InvalidInput):
     """One key stands twice in the documents of one batch."""
 
+    field = "key"
+
 
 class InvalidMetadata(InvalidInput):
     """Metadata is not a mapping of plain JSON values."""
+
+    field = "meta"
 
 
 class MetadataTooDeep(InvalidMetadata):
@@ -426,6 +450,8 @@ class MetadataTooLarge(InvalidMetadata):
 
 class InvalidVector(InvalidInput):
     """A vector is not a flat sequence of numbers."""
+
+    field = "vector"
 
 
 class DimensionMismatch(InvalidVector):
@@ -454,7 +480,10 @@ class ZeroVector(InvalidVector):
 
 
 class EmbeddingFailed(InvalidInput):
-    """``embed`` returned something other than one vector for each text."""
+    """``embed`` returned something other than one vector for each text, or raised to the last.
+
+    What it raised is the cause (``__cause__``).
+    """
 
 
 # --- warnings ----------------------------------------------------------------------------------

@@ -1,192 +1,182 @@
 """Documents in: unchanged ones recognised, the others written by COPY, a batch at a time.
 
-A batch is one transaction. What it does on the database is in the two operations
-``find_changed`` and ``write``; between them, outside any transaction, vectors are made.
+A batch is one transaction. What it does on the database is in the two operations ``look_up`` and
+``write``; between them, outside any transaction, vectors are made. What ``write`` does to the
+chunks of a document it decides anew, once it holds the document's lock: what was looked up only
+says which vectors to make.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, fields
-from typing import Any
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple
 
 from psycopg import sql
 
 from ragstore.collection import CollectionInfo
-from ragstore.content import NewDocument, PreparedChunk, PreparedDocument
-from ragstore.exceptions import (
-    CollectionNotFound,
-    EmbeddingFailed,
-    InvalidInput,
-    InvalidVector,
-    SpaceChanged,
-)
-from ragstore.execution import Copy, Operation, Query
-from ragstore.space import Matrix, Space, check_vectors, pack_vectors
+from ragstore.content import PreparedChunk, PreparedDocument
+from ragstore.diff import Change, StoredChunk, diff
+from ragstore.exceptions import CollectionNotFound, InvalidVector, SpaceChanged, WriteConflict
+from ragstore.execution import Copy, Operation, Query, prefer_indexes
+from ragstore.report import IngestReport
 
-Embed = Callable[[list[str]], Any]
-"""Makes one vector for each text: a matrix, or a sequence of vectors. May be a coroutine function
-for AsyncStore."""
+
+class Place(NamedTuple):
+    """Where a chunk stands: the key of its document, and its number in it."""
+
+    key: str
+    ordinal: int
 
 
 @dataclass(frozen=True)
-class IngestReport:
-    """What an ingest did: documents by fate, chunks written, vectors made, and the time.
+class Outlook:
+    """The documents of a batch beside what is stored, and the chunks that need a vector."""
 
-    ``inserted + updated + unchanged`` is the number of documents seen.
-    """
-
-    inserted: int = 0
-    updated: int = 0
-    unchanged: int = 0
-    chunks: int = 0
-    embedded: int = 0
-    seconds: float = 0.0
-
-    @property
-    def documents(self) -> int:
-        """Return the number of documents seen."""
-        return self.inserted + self.updated + self.unchanged
-
-    @property
-    def chunks_per_second(self) -> float:
-        """Return the chunks written per second, 0 if none were."""
-        return self.chunks / self.seconds if self.seconds else 0.0
-
-    def __add__(self, other: IngestReport) -> IngestReport:
-        """Return both together."""
-        names = [each.name for each in fields(self)]
-        return IngestReport(*(getattr(self, name) + getattr(other, name) for name in names))
+    changed: Sequence[PreparedDocument]
+    unchanged: Sequence[PreparedDocument]
+    wanting: Mapping[Place, PreparedChunk]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """The changed documents of a batch, and the vectors of all their chunks in order."""
+    """What a transaction writes: the changed documents, and the packed vectors of their chunks.
 
-    documents: Sequence[PreparedDocument]
-    vectors: Matrix | None
-    embedded: int
-
-
-class Batcher:
-    """Cuts documents into batches of about ``size`` chunks; a document is never divided.
-
-    Raises:
-        InvalidInput: ``size`` is below 1.
+    ``unchanged`` are those that must still be so. A vector of None is left out knowingly.
     """
 
-    def __init__(self, size: int) -> None:
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise InvalidInput(f"batch_size is {size!r}: it takes a whole number from 1")
-        self._size = size
-        self._chunks = 0
-        self._batch: list[NewDocument] = []
-
-    def add(self, document: NewDocument) -> list[NewDocument]:
-        """Take a document; return the batch it fills, or an empty one."""
-        self._batch.append(document)
-        chunks = getattr(document, "chunks", ())
-        # Anything else is refused, and named, with its batch.
-        self._chunks += max(1, len(chunks) if isinstance(chunks, Sequence) else 1)
-        return self.rest() if self._chunks >= self._size else []
-
-    def rest(self) -> list[NewDocument]:
-        """Return what was taken since the last batch."""
-        batch, self._batch, self._chunks = self._batch, [], 0
-        return batch
+    changed: Sequence[PreparedDocument]
+    unchanged: Sequence[PreparedDocument] = ()
+    vectors: Mapping[Place, bytes | None] = field(default_factory=dict)
 
 
-# --- vectors -----------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Circumstances:
+    """What is asked once a run: the time, and whether row security is in force for the role."""
+
+    started: datetime
+    is_secured: bool
+    may_insert: bool
 
 
-def texts_to_embed(
-    collection: CollectionInfo, documents: Sequence[PreparedDocument], *, can_embed: bool
-) -> list[str]:
-    """Return the texts of the chunks that need a vector and came without, in order.
-
-    Raises:
-        SpaceNotReady: vectors are given or can be made, but the collection has no space for them.
-        InvalidVector: a vector is missing, and nothing was given to make it.
-    """
-    places = _places(documents)
-    if can_embed or collection.space or any(chunk.vector is not None for *_, chunk in places):
-        collection.require_space()
-    else:
-        return []
-    missing = [place for place in places if place[2].vector is None]
-    if missing and not can_embed:
-        key, at, _ = missing[0]
-        raise InvalidVector(
-            f"it has no vector, and the collection {collection.name!r} has a space: give the chunk"
-            " a vector, or pass embed= to ingest()",
-            key=key,
-            chunk=at,
-        )
-    return [chunk.text for *_, chunk in missing]
+_CIRCUMSTANCES = sql.SQL("""
+SELECT now(), bool_or(row_security_active(name)), bool_and(has_table_privilege(name, 'INSERT'))
+FROM unnest(ARRAY['ragstore_document', 'ragstore_chunk', 'ragstore_embedding']) AS name
+""")
 
 
-def with_vectors(
-    collection: CollectionInfo,
-    documents: Sequence[PreparedDocument],
-    texts: Sequence[str],
-    made: Any,
-) -> Batch:
-    """Return the batch to write: vectors given, and those that ``embed`` made of ``texts``.
-
-    Raises:
-        EmbeddingFailed: ``embed`` made something other than one vector for each text.
-        InvalidVector: a vector does not fit the space.
-    """
-    if collection.space is None:
-        return Batch(documents, None, 0)
-    places = _places(documents)
-    supply = iter(_checked(texts, made))
-    vectors = [next(supply) if chunk.vector is None else chunk.vector for *_, chunk in places]
-    matrix = check_vectors(collection.space, vectors, lambda index: places[index][:2])
-    return Batch(documents, matrix, len(texts))
+def find_circumstances() -> Operation[Circumstances]:
+    """Ask what holds for a whole run."""
+    rows = yield Query(_CIRCUMSTANCES)
+    return Circumstances(*rows[0])
 
 
-def _checked(texts: Sequence[str], made: Any) -> Sequence[Any]:
-    try:
-        count = -1 if isinstance(made, str | bytes | Mapping | AbstractSet) else len(made)
-    except TypeError:
-        count = -1
-    if count < 0:
-        raise EmbeddingFailed(
-            f"embed() returned {type(made).__name__}: it must return a list or matrix with a vector"
-            " for each text"
-        )
-    if count != len(texts):
-        raise EmbeddingFailed(
-            f"embed() returned {count} vectors for {len(texts)} texts: it must return one for each"
-        )
-    vectors: Sequence[Any] = made
-    return vectors
+# --- looking -----------------------------------------------------------------------------------
 
-
-def _places(documents: Sequence[PreparedDocument]) -> list[tuple[str, int, PreparedChunk]]:
-    return [
-        (document.key, at, chunk)
-        for document in documents
-        for at, chunk in enumerate(document.chunks)
-    ]
-
-
-# --- operations --------------------------------------------------------------------------------
-
+# Key by key: in a table that was never analysed the planner takes a collection for a two hundredth
+# of what it is, and would read all of it for each batch.
+_BY_KEY = sql.SQL("""
+unnest(%(keys)s::text[]) AS wanted (key) CROSS JOIN LATERAL (
+  SELECT * FROM ragstore_document
+  WHERE collection_id = %(collection)s AND key = wanted.key OFFSET 0) AS d
+""")
 # A document is unchanged if its hash is the same and all its chunks are there, in the collection's
 # language and with their vectors in its space: a statement past the models may have changed that.
 _STORED = sql.SQL("""
-SELECT d.key, d.content_hash, (
+SELECT d.key, d.id, d.content_hash, (
   SELECT count(*) FROM ragstore_chunk c
   LEFT JOIN ragstore_embedding e ON e.collection_id = c.collection_id AND e.chunk_id = c.id
     AND e.space_id = %(space)s
   WHERE c.collection_id = %(collection)s AND c.document_id = d.id AND c.language = %(language)s
     AND (%(space)s::bigint IS NULL OR e.chunk_id IS NOT NULL))
-FROM ragstore_document d
-WHERE d.collection_id = %(collection)s AND d.key = ANY (%(keys)s)
+FROM {documents}
+""").format(documents=_BY_KEY)
+_STORED_CHUNKS = sql.SQL("""
+SELECT c.document_id, c.id, c.ordinal, c.content_hash, c.language = %(language)s,
+  e.chunk_id IS NOT NULL
+FROM unnest(%(documents)s::bigint[]) AS wanted (id) CROSS JOIN LATERAL (
+  SELECT * FROM ragstore_chunk
+  WHERE collection_id = %(collection)s AND document_id = wanted.id OFFSET 0) AS c
+LEFT JOIN ragstore_embedding e ON e.collection_id = %(collection)s AND e.chunk_id = c.id
+  AND e.space_id = %(space)s
 """)
+
+
+def look_up(
+    collection: CollectionInfo, documents: Sequence[PreparedDocument]
+) -> Operation[Outlook]:
+    """Tell the documents that are not in the collection as they are from those that are."""
+    yield from prefer_indexes()
+    values = _values(collection, keys=[document.key for document in documents])
+    rows = yield Query(_STORED, values)
+    stored = {key: (content_hash, whole) for key, _, content_hash, whole in rows}
+    ids = {key: id_ for key, id_, *_ in rows}
+    changed: list[PreparedDocument] = []
+    unchanged: list[PreparedDocument] = []
+    for each in documents:
+        same = stored.get(each.key) == (each.content_hash, len(each.chunks))
+        (unchanged if same else changed).append(each)
+    chunks = yield from _stored_chunks(
+        collection, [ids[each.key] for each in changed if each.key in ids]
+    )
+    wanting: dict[Place, PreparedChunk] = {}
+    for each in changed:
+        change = diff(each, chunks.get(ids.get(each.key, 0), ()))
+        wanting.update((Place(each.key, chunk.ordinal), chunk) for chunk in _wanting(change))
+    return Outlook(changed, unchanged, wanting)
+
+
+def missing_vectors(
+    collection: CollectionInfo, outlook: Outlook, *, can_embed: bool
+) -> list[InvalidVector]:
+    """Return what is wrong with documents that need a vector which neither came nor can be made.
+
+    Raises:
+        SpaceNotReady: vectors are given or can be made, but the collection has no space for them.
+    """
+    chunks = [chunk for document in outlook.changed for chunk in document.chunks]
+    if can_embed or collection.space or any(chunk.vector is not None for chunk in chunks):
+        collection.require_space()
+    if can_embed or collection.space is None:
+        return []
+    problems: dict[str, InvalidVector] = {}
+    for place, chunk in outlook.wanting.items():
+        if chunk.vector is None and place.key not in problems:
+            problems[place.key] = InvalidVector(
+                f"it has no vector, and the collection {collection.name!r} has a space: give the"
+                " chunk a vector, or pass embed= to ingest()",
+                key=place.key,
+                chunk=place.ordinal,
+            )
+    return list(problems.values())
+
+
+def _stored_chunks(
+    collection: CollectionInfo, documents: Sequence[int]
+) -> Operation[Mapping[int, list[StoredChunk]]]:
+    found: defaultdict[int, list[StoredChunk]] = defaultdict(list)
+    if documents:
+        values = _values(collection, documents=list(documents))
+        rows = yield Query(_STORED_CHUNKS, values)
+        for document, *facts in rows:
+            found[document].append(StoredChunk(*facts))
+    return found
+
+
+def _values(collection: CollectionInfo, **more: Any) -> dict[str, Any]:
+    space = collection.space and collection.space.id
+    return {"collection": collection.id, "space": space, "language": collection.language, **more}
+
+
+def _wanting(change: Change) -> Iterator[PreparedChunk]:
+    yield from change.new
+    yield from (chunk for _, chunk in change.unembedded)
+
+
+# --- writing -----------------------------------------------------------------------------------
+
 _LOCK_COLLECTION = sql.SQL("SELECT space_id FROM ragstore_collection WHERE id = %s FOR SHARE")
 # Sorted by key, so that two writers lock in the same order. A new row has no xmax.
 _UPSERT = sql.SQL("""
@@ -201,69 +191,62 @@ ON CONFLICT (collection_id, key) DO UPDATE SET title = excluded.title,
   updated_at = excluded.updated_at
 RETURNING d.key, d.id, d.xmax = 0
 """)
-_DELETE_CHUNKS = sql.SQL(
-    "DELETE FROM ragstore_chunk WHERE collection_id = %s AND document_id = ANY (%s)"
-)
-_CHUNK_IDS = sql.SQL(
-    "SELECT nextval(pg_get_serial_sequence('ragstore_chunk', 'id')) FROM generate_series(1, %s)"
-)
-_COPY_CHUNKS = sql.SQL(
-    "COPY ragstore_chunk (collection_id, id, document_id, ordinal, text, token_count, metadata,"
-    " language, content_hash) FROM STDIN (FORMAT BINARY)"
-)
+_HASHES = sql.SQL("SELECT d.key, d.content_hash FROM {}").format(_BY_KEY)
+_DELETE_CHUNKS = sql.SQL("DELETE FROM ragstore_chunk WHERE collection_id = %s AND id = ANY (%s)")
+_MOVE_CHUNKS = sql.SQL("""
+UPDATE ragstore_chunk c SET ordinal = moved.ordinal
+FROM unnest(%(ids)s::bigint[], %(ordinals)s::int[]) AS moved (id, ordinal)
+WHERE c.collection_id = %(collection)s AND c.id = moved.id
+""")
+_INDEX_CHUNKS = sql.SQL("""
+UPDATE ragstore_chunk SET language = %(language)s
+WHERE collection_id = %(collection)s AND id = ANY (%(ids)s)
+""")
+# Materialized, or the name of the sequence would be looked up for each row.
+_CHUNK_IDS = sql.SQL("""
+WITH ids AS MATERIALIZED (SELECT pg_get_serial_sequence('ragstore_chunk', 'id')::regclass AS source)
+SELECT nextval(source) FROM ids, generate_series(1, %s)
+""")
+_CHUNK_COLUMNS = (
+    "collection_id", "id", "document_id", "ordinal", "text", "token_count", "metadata",
+    "language", "content_hash",
+)  # fmt: skip
 _CHUNK_TYPES = ("int8", "int8", "int8", "int4", "text", "int4", "bytea", "text", "bytea")
-_COPY_EMBEDDINGS = sql.SQL(
-    "COPY ragstore_embedding (collection_id, chunk_id, space_id, vector) FROM STDIN (FORMAT BINARY)"
-)
+_EMBEDDING_COLUMNS = ("collection_id", "chunk_id", "space_id", "vector")
 _EMBEDDING_TYPES = ("int8", "int8", "int8", "bytea")
+_EVERYWHERE = sql.SQL("")
 _JSONB_VERSION = b"\x01"  # what binary jsonb starts with
 
 
-def find_changed(
-    collection: CollectionInfo, documents: Sequence[PreparedDocument]
-) -> Operation[list[PreparedDocument]]:
-    """Return the documents that are not in the collection as they are, the new ones included."""
-    rows = yield Query(
-        _STORED,
-        {
-            "collection": collection.id,
-            "space": collection.space and collection.space.id,
-            "language": collection.language,
-            "keys": [document.key for document in documents],
-        },
-    )
-    stored = {key: (content_hash, whole) for key, content_hash, whole in rows}
-    return [
-        each for each in documents if stored.get(each.key) != (each.content_hash, len(each.chunks))
-    ]
-
-
-def write(collection: CollectionInfo, batch: Batch) -> Operation[IngestReport]:
+def write(
+    collection: CollectionInfo, batch: Batch, *, staged: bool = False
+) -> Operation[IngestReport]:
     """Write a batch: its documents replace those of the same keys. For one transaction.
+
+    ``staged`` goes through temporary tables, as the server refuses COPY into a table with row
+    security.
 
     Raises:
         SpaceChanged: the collection has another space than when the vectors were made.
         CollectionNotFound: it was deleted meanwhile.
+        WriteConflict: another writer changed a document of the batch: look it up again.
     """
+    yield from prefer_indexes()
     yield from _lock_collection(collection)
-    rows = yield Query(_UPSERT, _document_columns(collection, batch.documents))
+    rows = yield Query(_UPSERT, _document_columns(collection, batch.changed))
     ids = {key: id_ for key, id_, _ in rows}
-    replaced = [id_ for _, id_, is_new in rows if not is_new]
-    if replaced:
-        yield Query(_DELETE_CHUNKS, [collection.id, replaced])
-    places = _places(batch.documents)
-    chunk_ids = [id_ for (id_,) in (yield Query(_CHUNK_IDS, [len(places)]))]
-    yield Copy(_COPY_CHUNKS, _CHUNK_TYPES, _chunk_rows(collection, places, ids, chunk_ids))
-    if batch.vectors is not None:
-        space = collection.require_space()
-        rows_of_vectors = _embedding_rows(collection, space, chunk_ids, batch.vectors)
-        yield Copy(_COPY_EMBEDDINGS, _EMBEDDING_TYPES, rows_of_vectors)
-    return IngestReport(
-        inserted=len(rows) - len(replaced),
-        updated=len(replaced),
-        chunks=len(places),
-        embedded=batch.embedded,
-    )
+    old = [id_ for _, id_, is_new in rows if not is_new]
+    yield from _check_unchanged(collection, batch)
+    stored = yield from _stored_chunks(collection, old)
+    changes = [(each.key, diff(each, stored.get(ids[each.key], ()))) for each in batch.changed]
+    yield from _rearrange(collection, [change for _, change in changes])
+    new = [(key, chunk) for key, change in changes for chunk in change.new]
+    chunk_ids = [id_ for (id_,) in (yield Query(_CHUNK_IDS, [len(new)]))] if new else []
+    if new:
+        chunks = _chunk_rows(collection, new, ids, chunk_ids)
+        yield from _copy("ragstore_chunk", _CHUNK_COLUMNS, _CHUNK_TYPES, chunks, staged=staged)
+    yield from _write_vectors(collection, batch, changes, chunk_ids, staged=staged)
+    return IngestReport(inserted=len(rows) - len(old), updated=len(old), chunks=len(new))
 
 
 def _lock_collection(collection: CollectionInfo) -> Operation[None]:
@@ -280,6 +263,107 @@ def _lock_collection(collection: CollectionInfo) -> Operation[None]:
         )
 
 
+def _check_unchanged(collection: CollectionInfo, batch: Batch) -> Operation[None]:
+    """Refuse the batch if a document of it that needed nothing was changed by another writer.
+
+    It is read once all locks are held: whoever changes it later comes after this batch as a whole.
+    """
+    if not batch.unchanged:
+        return
+    keys = [document.key for document in batch.unchanged]
+    rows = yield Query(_HASHES, {"collection": collection.id, "keys": keys})
+    hashes: dict[Any, Any] = dict(rows)
+    if any(hashes.get(each.key) != each.content_hash for each in batch.unchanged):
+        raise _conflict(collection)
+
+
+def _conflict(collection: CollectionInfo) -> WriteConflict:
+    return WriteConflict(
+        f"Other writers kept changing the same documents of {collection.name!r}: ingest the batch"
+        " again"
+    )
+
+
+def _rearrange(collection: CollectionInfo, changes: Sequence[Change]) -> Operation[None]:
+    """Delete the chunks that are gone, and move those that are elsewhere now."""
+    gone = [chunk.id for change in changes for chunk in change.gone]
+    if gone:
+        yield Query(_DELETE_CHUNKS, [collection.id, gone])
+    moved = [pair for change in changes for pair in change.moved]
+    if moved:
+        ids, ordinals = (list(column) for column in zip(*moved, strict=True))
+        values = {"collection": collection.id, "ids": ids, "ordinals": ordinals}
+        yield Query(_MOVE_CHUNKS, values)
+    kept = [stored for change in changes for stored, _ in change.kept]
+    foreign = [stored.id for stored in kept if not stored.is_indexed]
+    if foreign:
+        yield Query(_INDEX_CHUNKS, _values(collection, ids=foreign))
+
+
+def _write_vectors(
+    collection: CollectionInfo,
+    batch: Batch,
+    changes: Sequence[tuple[str, Change]],
+    chunk_ids: Sequence[int],
+    *,
+    staged: bool,
+) -> Operation[None]:
+    space = collection.space
+    if space is None:
+        return
+    places = [Place(key, chunk.ordinal) for key, change in changes for chunk in change.new]
+    ids = list(chunk_ids)
+    for key, change in changes:
+        for stored, chunk in change.unembedded:
+            places.append(Place(key, chunk.ordinal))
+            ids.append(stored.id)
+    try:
+        vectors = [batch.vectors[place] for place in places]
+    except KeyError:  # a chunk that was there when vectors were made is gone
+        raise _conflict(collection) from None
+    rows = [
+        (collection.id, id_, space.id, vector)
+        for id_, vector in zip(ids, vectors, strict=True)
+        if vector is not None
+    ]
+    if not rows:
+        return
+    where = sql.SQL("WHERE collection_id = {} AND space_id = {}").format(collection.id, space.id)
+    yield from _copy(
+        "ragstore_embedding", _EMBEDDING_COLUMNS, _EMBEDDING_TYPES, rows, where, staged=staged
+    )
+
+
+def _copy(
+    table: str,
+    columns: Sequence[str],
+    types: Sequence[str],
+    rows: Iterable[tuple[Any, ...]],
+    where: sql.Composable = _EVERYWHERE,
+    *,
+    staged: bool,
+) -> Operation[None]:
+    names = {
+        "table": sql.Identifier(table),
+        "stage": sql.Identifier("pg_temp", f"{table}_stage"),
+        "columns": sql.SQL(", ").join(map(sql.Identifier, columns)),
+        "where": where,
+    }
+    copy = "COPY {table} ({columns}) FROM STDIN (FORMAT BINARY)"
+    if not staged:
+        yield Copy(sql.SQL(copy).format(**names), types, rows)
+        return
+    # Dropped at once, not only at the commit: this may be a savepoint of a longer transaction.
+    for statement in (
+        "CREATE TEMP TABLE {stage} ON COMMIT DROP AS SELECT {columns} FROM {table} WITH NO DATA",
+        copy.replace("{table}", "{stage}"),
+        "INSERT INTO {table} ({columns}) SELECT {columns} FROM {stage} {where} ORDER BY 1, 2",
+        "DROP TABLE {stage}",
+    ):
+        composed = sql.SQL(statement).format(**names)
+        yield Copy(composed, types, rows) if statement.startswith("COPY") else Query(composed)
+
+
 def _document_columns(
     collection: CollectionInfo, documents: Sequence[PreparedDocument]
 ) -> dict[str, Any]:
@@ -294,26 +378,19 @@ def _document_columns(
 
 def _chunk_rows(
     collection: CollectionInfo,
-    places: Sequence[tuple[str, int, PreparedChunk]],
-    document_ids: dict[str, int],
+    chunks: Sequence[tuple[str, PreparedChunk]],
+    document_ids: Mapping[str, int],
     chunk_ids: Sequence[int],
 ) -> Iterator[tuple[Any, ...]]:
-    for id_, (key, ordinal, chunk) in zip(chunk_ids, places, strict=True):
+    for id_, (key, chunk) in zip(chunk_ids, chunks, strict=True):
         yield (
             collection.id,
             id_,
             document_ids[key],
-            ordinal,
+            chunk.ordinal,
             chunk.text,
             chunk.token_count,
             _JSONB_VERSION + chunk.meta.encode(),
-            collection.language,
+            chunk.language or collection.language,
             chunk.content_hash,
         )
-
-
-def _embedding_rows(
-    collection: CollectionInfo, space: Space, chunk_ids: Sequence[int], vectors: Matrix
-) -> Iterator[tuple[Any, ...]]:
-    for id_, vector in zip(chunk_ids, pack_vectors(vectors), strict=True):
-        yield collection.id, id_, space.id, vector

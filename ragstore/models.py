@@ -536,6 +536,14 @@ def _forget_hash_of_document(_mapper: Mapper[Any], connection: Connection, chunk
     connection.execute(update(DOCUMENTS).where(*owner, hashed).values(content_hash=None))
 
 
+@event.listens_for(Chunk, "before_update")
+def _forget_hash_of_chunk(_mapper: Mapper[Any], _connection: Connection, chunk: Chunk) -> None:
+    """Let ingest see that a chunk is no longer what it stored, and write it anew."""
+    state = inspect(chunk).attrs
+    if any(state[name].history.has_changes() for name in ("text", "meta", "token_count")):
+        chunk.content_hash = None
+
+
 @event.listens_for(Document, "before_update")
 def _forget_hash(_mapper: Mapper[Any], _connection: Connection, document: Document) -> None:
     """Let ingest see that a document is no longer what it stored."""

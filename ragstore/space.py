@@ -134,9 +134,7 @@ def check_vectors(space: Space, vectors: Sequence[Any], place: Place = _nowhere)
             square sum (not under l1, which needs none).
         ZeroVector: one has no direction, or too little of it for 4-byte floats, under cosine.
     """
-    matrix = np.empty((len(vectors), space.dimensions), dtype=np.float32)
-    for index, vector in enumerate(vectors):
-        matrix[index] = _row(space, vector, index, place)
+    matrix = _matrix(space, vectors, place)
     finite = np.asarray(np.isfinite(matrix).all(axis=1))
     _refuse(~finite, NonFiniteVector, _NOT_FINITE, place)
     with np.errstate(over="ignore"):
@@ -146,6 +144,22 @@ def check_vectors(space: Space, vectors: Sequence[Any], place: Place = _nowhere)
         _refuse(~np.isfinite(norms), NonFiniteVector, _TOO_LONG, place)
     if space.metric == "cosine":
         _refuse(norms < _LEAST_NORM, ZeroVector, _ZERO, place)
+    return matrix
+
+
+def _matrix(space: Space, vectors: Sequence[Any], place: Place) -> Matrix:
+    """Return vectors as a matrix; those that are arrays of the right kind all at once."""
+    shape = (space.dimensions,)
+    matrix = np.empty((len(vectors), *shape), dtype=np.float32)
+    if all(
+        type(each) is np.ndarray and each.shape == shape and each.dtype == np.float32
+        for each in vectors
+    ):
+        if len(vectors):
+            np.stack(vectors, out=matrix)
+        return matrix
+    for index, vector in enumerate(vectors):
+        matrix[index] = _row(space, vector, index, place)
     return matrix
 
 

@@ -7,31 +7,24 @@ only their transactions, and the calls of ``embed`` between them.
 from __future__ import annotations
 
 import asyncio
-import inspect
 import time
-from collections.abc import (
-    AsyncIterable,
-    AsyncIterator,
-    Callable,
-    Iterable,
-    Iterator,
-    Mapping,
-)
-from dataclasses import replace
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from ragstore import indexing, ingest, recall, reembed, space, space_removal, stats
+from ragstore import indexing, maintenance, recall, reembed, space, space_removal, stats, transfer
 from ragstore.collection import CollectionInfo, find_collection, insert_collection
 from ragstore.connection import DatabaseConnection
-from ragstore.content import NewDocument, prepare_batch
-from ragstore.exceptions import InvalidInput, LockTimeout
+from ragstore.content import NewDocument
+from ragstore.embedding import Embed, EmbedOptions
+from ragstore.exceptions import LockTimeout
 from ragstore.execution import Operation, run, run_async
 from ragstore.indexing import IndexOptions, IndexReport
-from ragstore.ingest import Batcher, Embed, IngestReport
+from ragstore.load import BuildIndex, Load, OnError
 from ragstore.models import DEFAULT_EXACT_LIMIT
 from ragstore.procedure import Procedure, perform, perform_async
 from ragstore.recall import RecallReport
 from ragstore.reembed import Move, ReembedReport
+from ragstore.report import IngestReport, Progress
 from ragstore.search.filter import Where
 from ragstore.search.query import QueryVector, Search, Weights
 from ragstore.search.result import SearchResult
@@ -40,11 +33,9 @@ from ragstore.space import Space
 from ragstore.stats import SpaceStats
 from ragstore.types import IndexType, Metric
 from ragstore.work import do, do_async
+from ragstore.writer import AsyncWriter, Writer
 
 T = TypeVar("T")
-
-Progress = Callable[[IngestReport], object]
-"""Called after each batch with the report so far."""
 
 
 class Store:
@@ -274,43 +265,53 @@ class Store:
         documents: Iterable[NewDocument],
         *,
         embed: Embed | None = None,
-        batch_size: int = 1_000,
+        batch_size: int = 2_000,
+        embed_batch_size: int = 128,
+        embed_concurrency: int = 1,
+        embed_retries: int = 2,
+        on_error: OnError = "abort",
+        sync: bool = False,
+        build_index: BuildIndex = "auto",
         on_progress: Progress | None = None,
     ) -> IngestReport:
         """Store documents, each replacing the one of its key; those that are the same cost a look.
 
         Works through ``documents`` in batches of about ``batch_size`` chunks, each one transaction
-        by COPY. ``embed`` makes the vectors that chunks do not bring, outside the transaction.
-        After an error the batches before it are stored and its own is not; to go on, ingest again.
-        A key that stands twice in one batch is refused; in two, the later document replaces the
-        earlier one.
+        by COPY. Of a changed document only the changed chunks are written, and need a vector; the
+        others keep their ids. A key that stands twice in one batch is refused; in two, the later
+        document replaces the earlier one. Writers of the same keys may run at once: the result is
+        that of one after the other.
+
+        ``embed`` makes the vectors that chunks do not bring, outside the transactions: at most
+        ``embed_batch_size`` texts a call, ``embed_concurrency`` calls at once (in threads), each
+        tried ``embed_retries`` times more when it raises. Meanwhile the batch before is stored.
+
+        With ``on_error="skip"`` the documents that cannot be stored are left out and told in the
+        report; otherwise nothing of their batch is stored, and the batches before it stay. To go
+        on after an error or a crash, ingest again. With ``sync`` the documents of the collection
+        that were not in ``documents`` are deleted at the end, unless there was an error; it costs
+        8 bytes of memory for each document.
+
+        After a load that is large for the tables their statistics are gathered; not with
+        ``build_index="never"``.
 
         Raises:
             InvalidInput: a document cannot be stored: nothing of its batch was.
+            EmbeddingFailed: ``embed`` raised each time, or made something else than vectors.
             CollectionNotFound, SpaceNotReady: there is nowhere to store it.
             SpaceChanged: the collection switched its space meanwhile.
+            WriteConflict, LockTimeout: other writers were in the way, each of several times.
         """
-        started = time.perf_counter()
-        target = self.collection(collection)
-        report = IngestReport()
-        for batch in _batches(documents, batch_size):
-            report = _timed(report + self._ingest_batch(target, batch, embed), started)
-            if on_progress is not None:
-                on_progress(report)
-        return _timed(report, started)
-
-    def _ingest_batch(
-        self, target: CollectionInfo, documents: list[NewDocument], embed: Embed | None
-    ) -> IngestReport:
-        prepared = prepare_batch(documents)
-        changed = self._run(ingest.find_changed(target, prepared))
-        unchanged = IngestReport(unchanged=len(prepared) - len(changed))
-        if not changed:
-            return unchanged
-        texts = ingest.texts_to_embed(target, changed, can_embed=embed is not None)
-        made = embed(texts) if embed is not None and texts else ()
-        batch = ingest.with_vectors(target, changed, texts, made)
-        return unchanged + self._run(ingest.write(target, batch))
+        options = EmbedOptions(embed_batch_size, embed_concurrency, embed_retries)
+        load = Load(
+            collection,
+            can_embed=embed is not None,
+            on_error=on_error,
+            sync=sync,
+            build_index=build_index,
+        )
+        with Writer(self.connection, embed, options) as writer:
+            return writer.ingest(load, documents, batch_size, on_progress)
 
     def search(
         self,
@@ -384,6 +385,102 @@ class Store:
         raised for all.
         """
         return self._searcher.search(collection, as_searches(queries))
+
+    def delete_documents(
+        self, collection: str, keys: Sequence[str] | None = None, *, where: Where | None = None
+    ) -> int:
+        """Delete documents with their chunks and vectors, and return how many.
+
+        Either those of ``keys`` (a key that is not there is no error), or those with a chunk that
+        a search with ``where`` would find. A thousand at a time, each a transaction.
+
+        Raises:
+            CollectionNotFound: there is no such collection.
+            InvalidInput, InvalidFilter: not one of the two was given, or it cannot be sent.
+        """
+        return self._do(maintenance.documents_deleted(collection, keys, where))
+
+    def delete_chunks(
+        self, collection: str, ids: Sequence[int] | None = None, *, where: Where | None = None
+    ) -> int:
+        """Delete chunks (``Hit.chunk_id``) with their vectors, and return how many.
+
+        Either those of ``ids``, or those that a search with ``where`` would find. The next ingest
+        of their document brings back what its source still has.
+
+        Raises:
+            CollectionNotFound: there is no such collection.
+            InvalidInput, InvalidFilter: not one of the two was given, or it cannot be sent.
+        """
+        return self._do(maintenance.chunks_deleted(collection, ids, where))
+
+    def delete_collection(self, name: str) -> int:
+        """Delete a collection with all that is in it, and return the number of its documents.
+
+        A thousand documents at a time, each a transaction, the collection itself last: after an
+        interruption, call it again. The space and its other collections stay.
+
+        Raises:
+            CollectionNotFound: there is no such collection.
+        """
+        return self._do(maintenance.collection_deleted(name))
+
+    def rename_collection(self, name: str, to: str) -> CollectionInfo:
+        """Give a collection another name; nothing else of it changes.
+
+        Raises:
+            CollectionNotFound: there is none of the old name.
+            CollectionExists: the new name is taken.
+            InvalidName, InvalidText: the new name cannot be one.
+        """
+        return self._run(maintenance.rename_collection(name, to))
+
+    def analyze(self, collection: str) -> tuple[str, ...]:
+        """Gather the planner's statistics of the collection's tables; return their names.
+
+        Those that the role does not own, and may not maintain, are left out.
+
+        Raises:
+            CollectionNotFound: there is no such collection.
+        """
+        return self._do(maintenance.tables_analyzed(collection))
+
+    def export_collection(self, name: str) -> Iterator[str]:
+        """Yield a collection as lines of JSON, each with its newline: see ``import_collection``.
+
+        The first line is the collection and its space, every other a document with its chunks and
+        their vectors in that space. Read in pages: documents written meanwhile may be in it or
+        not, each is whole.
+
+        Raises:
+            CollectionNotFound: there is no such collection.
+        """
+        return self._export(transfer.Export(name))
+
+    def _export(self, export: transfer.Export) -> Iterator[str]:
+        writer = Writer(self.connection)
+        yield writer.do(export.start())
+        while lines := writer.do(export.page()):
+            yield from lines
+
+    def import_collection(self, lines: Iterable[str], *, name: str | None = None) -> IngestReport:
+        """Make a collection of what ``export_collection`` gave, under its name or another.
+
+        Everything is as it was: keys, titles, metadata, chunks, their order and languages, and
+        vectors to the bit; only ids and times are new. The space is made if there is none of its
+        name, as by ``create_space``. A thousand documents at a time, each a transaction: after an
+        interruption, delete the collection or ingest into it.
+
+        Raises:
+            InvalidInput: a line is not one of an export; the message has its number.
+            CollectionExists: the name is taken.
+            SpaceExists: the space's name is taken by one of another definition.
+            PermissionDenied: the space must be made, and the role does not own the tables.
+        """
+        source = transfer.Import(lines, name)
+        if source.space is not None:
+            self.create_space(**source.space, exists_ok=True)
+        return self._do(source.work())
 
     def _run(self, operation: Operation[T]) -> T:
         with self.connection.transaction() as connection:
@@ -527,31 +624,26 @@ class AsyncStore:
         documents: Iterable[NewDocument] | AsyncIterable[NewDocument],
         *,
         embed: Embed | None = None,
-        batch_size: int = 1_000,
+        batch_size: int = 2_000,
+        embed_batch_size: int = 128,
+        embed_concurrency: int = 1,
+        embed_retries: int = 2,
+        on_error: OnError = "abort",
+        sync: bool = False,
+        build_index: BuildIndex = "auto",
         on_progress: Progress | None = None,
     ) -> IngestReport:
         """Store documents; see ``Store.ingest``."""
-        started = time.perf_counter()
-        target = await self.collection(collection)
-        report = IngestReport()
-        async for batch in _async_batches(documents, batch_size):
-            report = _timed(report + await self._ingest_batch(target, batch, embed), started)
-            if on_progress is not None and inspect.isawaitable(told := on_progress(report)):
-                await told
-        return _timed(report, started)
-
-    async def _ingest_batch(
-        self, target: CollectionInfo, documents: list[NewDocument], embed: Embed | None
-    ) -> IngestReport:
-        prepared = prepare_batch(documents)
-        changed = await self._run(ingest.find_changed(target, prepared))
-        unchanged = IngestReport(unchanged=len(prepared) - len(changed))
-        if not changed:
-            return unchanged
-        texts = ingest.texts_to_embed(target, changed, can_embed=embed is not None)
-        made = await _call(embed, texts) if embed is not None and texts else ()
-        batch = ingest.with_vectors(target, changed, texts, made)
-        return unchanged + await self._run(ingest.write(target, batch))
+        options = EmbedOptions(embed_batch_size, embed_concurrency, embed_retries)
+        load = Load(
+            collection,
+            can_embed=embed is not None,
+            on_error=on_error,
+            sync=sync,
+            build_index=build_index,
+        )
+        writer = AsyncWriter(self.connection, embed, options)
+        return await writer.ingest(load, documents, batch_size, on_progress)
 
     async def search(
         self,
@@ -601,49 +693,51 @@ class AsyncStore:
         """Return the result of each query; see ``Store.search_many``."""
         return await self._searcher.search(collection, as_searches(queries))
 
+    async def delete_documents(
+        self, collection: str, keys: Sequence[str] | None = None, *, where: Where | None = None
+    ) -> int:
+        """Delete documents; see ``Store.delete_documents``."""
+        return await self._do(maintenance.documents_deleted(collection, keys, where))
+
+    async def delete_chunks(
+        self, collection: str, ids: Sequence[int] | None = None, *, where: Where | None = None
+    ) -> int:
+        """Delete chunks; see ``Store.delete_chunks``."""
+        return await self._do(maintenance.chunks_deleted(collection, ids, where))
+
+    async def delete_collection(self, name: str) -> int:
+        """Delete a collection; see ``Store.delete_collection``."""
+        return await self._do(maintenance.collection_deleted(name))
+
+    async def rename_collection(self, name: str, to: str) -> CollectionInfo:
+        """Give a collection another name; see ``Store.rename_collection``."""
+        return await self._run(maintenance.rename_collection(name, to))
+
+    async def analyze(self, collection: str) -> tuple[str, ...]:
+        """Gather statistics; see ``Store.analyze``."""
+        return await self._do(maintenance.tables_analyzed(collection))
+
+    async def export_collection(self, name: str) -> AsyncIterator[str]:
+        """Yield a collection as lines of JSON; see ``Store.export_collection``."""
+        writer = AsyncWriter(self.connection)
+        export = transfer.Export(name)
+        yield await writer.do(export.start())
+        while lines := await writer.do(export.page()):
+            for line in lines:
+                yield line
+
+    async def import_collection(
+        self, lines: Iterable[str], *, name: str | None = None
+    ) -> IngestReport:
+        """Make a collection of an export; see ``Store.import_collection``."""
+        source = transfer.Import(lines, name)
+        if source.space is not None:
+            await self.create_space(**source.space, exists_ok=True)
+        return await self._do(source.work())
+
     async def _run(self, operation: Operation[T]) -> T:
         async with self.connection.async_transaction() as connection:
             return await run_async(connection, operation)
 
     async def _do(self, procedure: Procedure[T]) -> T:
         return await do_async(procedure, perform_async(self.connection))
-
-
-def _timed(report: IngestReport, started: float) -> IngestReport:
-    return replace(report, seconds=time.perf_counter() - started)
-
-
-def _batches(documents: Iterable[NewDocument], size: int) -> Iterator[list[NewDocument]]:
-    batcher = Batcher(size)
-    if isinstance(documents, str | Mapping) or not isinstance(documents, Iterable):
-        raise InvalidInput(
-            f"documents is {type(documents).__name__}, not an iterable of NewDocument: pass a list"
-            " or a generator (an async one to AsyncStore)"
-        )
-    for document in documents:
-        if batch := batcher.add(document):
-            yield batch
-    if batch := batcher.rest():
-        yield batch
-
-
-async def _async_batches(
-    documents: Iterable[NewDocument] | AsyncIterable[NewDocument], size: int
-) -> AsyncIterator[list[NewDocument]]:
-    if not isinstance(documents, AsyncIterable):
-        for batch in _batches(documents, size):
-            yield batch
-        return
-    batcher = Batcher(size)
-    async for document in documents:
-        if batch := batcher.add(document):
-            yield batch
-    if batch := batcher.rest():
-        yield batch
-
-
-async def _call(embed: Embed, texts: list[str]) -> Any:
-    if inspect.iscoroutinefunction(embed):
-        return await embed(texts)
-    made = await asyncio.to_thread(embed, texts)
-    return await made if inspect.isawaitable(made) else made

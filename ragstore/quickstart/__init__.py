@@ -21,6 +21,7 @@ from ragstore.conf import override_settings, settings
 from ragstore.content import check_text
 from ragstore.database import create_database, database_exists
 from ragstore.driver import connect, resolve_url
+from ragstore.embedding import Embed
 from ragstore.exceptions import (
     DatabaseNotFound,
     DependencyMissing,
@@ -28,11 +29,11 @@ from ragstore.exceptions import (
     InvalidQuery,
     PermissionDenied,
 )
-from ragstore.ingest import Embed, IngestReport
 from ragstore.models import MAX_KEY_BYTES
 from ragstore.quickstart.corpus import Corpus
+from ragstore.report import IngestReport, Progress
 from ragstore.search.result import SearchResult
-from ragstore.store import Progress, Store
+from ragstore.store import Store
 from ragstore.url import is_embedded
 
 if TYPE_CHECKING:

@@ -19,9 +19,10 @@ from ragstore import quickstart
 from ragstore.conf import settings
 from ragstore.connection import DatabaseConnection
 from ragstore.embedded import default_data_directory
-from ragstore.ingest import Embed, IngestReport
+from ragstore.embedding import Embed
 from ragstore.quickstart import Migrated, Server
 from ragstore.quickstart.corpus import Corpus, read_files, read_reference
+from ragstore.report import IngestReport
 from ragstore.search.result import Hit, SearchResult
 from ragstore.store import Store
 from ragstore.url import display_url, is_embedded

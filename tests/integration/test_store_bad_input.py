@@ -142,14 +142,17 @@ def broken(_: list[str]) -> Any:
     raise OutOfTokensError("later")
 
 
-async def test_error_of_embed_is_its_own(filled: Store) -> None:
-    """What embed raises passes through as it is, and nothing is written."""
+async def test_error_of_embed_is_the_cause(filled: Store) -> None:
+    """What embed raises stands behind an error that names it, and nothing is written."""
     before = snapshot(filled)
-    with pytest.raises(OutOfTokensError, match="later"):
-        filled.ingest("c", [NewDocument("new", ["x"])], embed=broken)
+    new = [NewDocument("new", ["x"])]
+    with pytest.raises(exceptions.EmbeddingFailed, match="OutOfTokensError for 1 texts") as caught:
+        filled.ingest("c", new, embed=broken, embed_retries=0)
     async with DatabaseConnection(filled.connection.url) as connection:
-        with pytest.raises(OutOfTokensError, match="later"):
-            await AsyncStore(connection).ingest("c", [NewDocument("new", ["x"])], embed=broken)
+        with pytest.raises(exceptions.EmbeddingFailed, match="once") as caught_async:
+            await AsyncStore(connection).ingest("c", new, embed=broken, embed_retries=0)
+    for error in (caught.value, caught_async.value):
+        assert isinstance(error.__cause__, OutOfTokensError)
     assert snapshot(filled) == before
 
 

@@ -1,0 +1,347 @@
+"""A run of ingest: what is decided between its transactions.
+
+Each batch is planned (checked, looked up, its vectors made) and then stored; the next one may be
+planned while the former is stored. Nothing here opens a connection or waits.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from ragstore.collection import CollectionInfo, find_collection
+from ragstore.content import NewDocument, PreparedChunk, PreparedDocument, prepare_batch
+from ragstore.exceptions import (
+    InvalidInput,
+    InvalidVector,
+    PermissionDenied,
+    QueryFailed,
+    RagstoreError,
+    WriteConflict,
+)
+from ragstore.execution import Operation
+from ragstore.ingest import (
+    Batch,
+    Circumstances,
+    Place,
+    find_circumstances,
+    look_up,
+    missing_vectors,
+    write,
+)
+from ragstore.maintenance import analyze, delete_documents, page_of_documents
+from ragstore.report import IngestReport, Problem
+from ragstore.seen import SeenKeys
+from ragstore.space import Space, check_vectors, pack_vectors
+from ragstore.work import Make, Pause, Work, transact
+
+logger = logging.getLogger(__name__)
+
+OnError = Literal["abort", "skip"]
+"""What becomes of a batch with a document that cannot be stored."""
+
+BuildIndex = Literal["auto", "never"]
+"""Whether what a large load calls for is done after it."""
+
+ATTEMPTS = 8
+"""How often a batch is tried that other writers stand in the way of."""
+
+FIRST_PAUSE = 0.02
+"""Seconds before the second attempt, on average; each further pause is twice as long."""
+
+SYNC_PAGE = 5_000
+"""How many stored keys are compared at a time with those of the source."""
+
+# Deadlock, serialization failure, lock timeout: the same batch may succeed a moment later.
+_TRY_AGAIN = frozenset({"40P01", "40001", "55P03"})
+# What the server says of a row: bad values, violated constraints, the limits of a row, and what
+# somebody's own trigger raises.
+_REFUSALS = frozenset({"22", "23", "44", "54", "P0"})
+
+
+class Batcher:
+    """Cuts documents into batches of about ``size`` chunks; a document is never divided.
+
+    Raises:
+        InvalidInput: ``size`` is below 1.
+    """
+
+    def __init__(self, size: int) -> None:
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise InvalidInput(f"batch_size is {size!r}: it takes a whole number from 1")
+        self._size = size
+        self._chunks = 0
+        self._batch: list[NewDocument] = []
+
+    def add(self, document: NewDocument) -> list[NewDocument]:
+        """Take a document; return the batch it fills, or an empty one."""
+        self._batch.append(document)
+        chunks = getattr(document, "chunks", ())
+        # Anything else is refused, and named, with its batch.
+        self._chunks += max(1, len(chunks) if isinstance(chunks, Sequence) else 1)
+        return self.rest() if self._chunks >= self._size else []
+
+    def rest(self) -> list[NewDocument]:
+        """Return what was taken since the last batch."""
+        batch, self._batch, self._chunks = self._batch, [], 0
+        return batch
+
+
+class Refusals:
+    """What was wrong with documents; without ``skip`` the first of it is raised."""
+
+    def __init__(self, *, skip: bool) -> None:
+        self._skip = skip
+        self.problems: list[Problem] = []
+        self.keys: set[str | None] = set()
+
+    def __call__(self, error: InvalidInput) -> None:
+        """Note what is wrong, or raise it."""
+        if not self._skip:
+            raise error
+        self.problems.append(Problem.of(error))
+        self.keys.add(error.key)
+
+    @property
+    def report(self) -> IngestReport:
+        """Return the documents that are left out."""
+        return IngestReport(skipped=len(self.problems), problems=tuple(self.problems))
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A batch that can be stored, and what is to be reported of it already."""
+
+    batch: Batch
+    report: IngestReport
+
+
+class Load:
+    """A run of ingest into one collection.
+
+    ``start()`` it, ``plan()`` and ``store()`` each batch, and ``finish()`` it once everything was
+    read.
+
+    Raises:
+        InvalidInput: ``on_error`` or ``build_index`` is none of its values.
+    """
+
+    def __init__(
+        self,
+        collection: str,
+        *,
+        can_embed: bool,
+        on_error: OnError = "abort",
+        sync: bool = False,
+        build_index: BuildIndex = "auto",
+    ) -> None:
+        if on_error not in get_args(OnError):
+            raise InvalidInput(f"on_error is {on_error!r}: it takes 'abort' or 'skip'")
+        if build_index not in get_args(BuildIndex):
+            raise InvalidInput(f"build_index is {build_index!r}: it takes 'auto' or 'never'")
+        self._name = collection
+        self._can_embed = can_embed
+        self._skip = on_error == "skip"
+        self._seen = SeenKeys() if sync else None
+        self._is_complete = True
+        self._build_index = build_index
+        self.target: CollectionInfo
+        self._now: Circumstances
+
+    def start(self) -> Work[None]:
+        """Look the collection up, and what holds for the run.
+
+        Raises:
+            CollectionNotFound: there is none of that name.
+        """
+        self.target, self._now = yield from transact(self._start())
+
+    def _start(self) -> Operation[tuple[CollectionInfo, Circumstances]]:
+        target = yield from find_collection(self._name)
+        return target, (yield from find_circumstances())
+
+    def plan(self, documents: Sequence[NewDocument]) -> Work[Planned]:
+        """Check documents, find those that have changed, and make the vectors they need.
+
+        Raises:
+            InvalidInput: a document cannot be stored, and is not to be skipped.
+            SpaceNotReady: the collection has no space for vectors.
+            EmbeddingFailed: ``embed`` raised, or made something else than vectors.
+        """
+        refuse = Refusals(skip=self._skip)
+        prepared = prepare_batch(documents, refuse)
+        if self._seen is not None:
+            self._seen.add([document.key for document in prepared])
+            self._seen.add([key for key in refuse.keys if key is not None])
+            self._is_complete &= None not in refuse.keys
+        planned = yield from self._plan(prepared)
+        return Planned(planned.batch, refuse.report + planned.report)
+
+    def _plan(self, prepared: Sequence[PreparedDocument]) -> Work[Planned]:
+        outlook = yield from transact(look_up(self.target, prepared))
+        refuse = Refusals(skip=self._skip)
+        for error in missing_vectors(self.target, outlook, can_embed=self._can_embed):
+            refuse(error)
+        vectors: dict[Place, bytes | None] = {}
+        made = 0
+        if self.target.space is not None and outlook.wanting:
+            made = yield from _make_vectors(self.target.space, outlook.wanting, vectors, refuse)
+        changed = [each for each in outlook.changed if each.key not in refuse.keys]
+        report = refuse.report + IngestReport(embedded=made)
+        return Planned(Batch(changed, outlook.unchanged, vectors), report)
+
+    def store(self, planned: Planned) -> Work[IngestReport]:
+        """Write a batch in one transaction, or leave nothing of it.
+
+        One that other writers stand in the way of is tried again. Documents that the server
+        refuses are found by halving the batch, if they are to be skipped.
+
+        Raises:
+            SpaceChanged: the collection switched its space meanwhile.
+            QueryFailed, PermissionDenied: the server refused it.
+            WriteConflict, LockTimeout: other writers were in the way each time.
+        """
+        return planned.report + (yield from self._store(planned.batch))
+
+    def _store(self, batch: Batch) -> Work[IngestReport]:
+        try:
+            return (yield from self._store_whole(batch))
+        except RagstoreError as exc:
+            if not self._is_refusal(exc):
+                raise
+            refusal = exc
+        if len(batch.changed) == 1:
+            problem = Problem.of(refusal, batch.changed[0].key)
+            return IngestReport(unchanged=len(batch.unchanged), skipped=1, problems=(problem,))
+        report = IngestReport()
+        for half in _halves(batch):
+            report += yield from self._store(half)
+        return report
+
+    def _store_whole(self, batch: Batch) -> Work[IngestReport]:
+        report = IngestReport()
+        attempt = 1
+        while batch.changed:
+            try:
+                written = yield from transact(
+                    write(self.target, batch, staged=self._now.is_secured)
+                )
+            except (WriteConflict, QueryFailed) as exc:
+                if attempt == ATTEMPTS or not _may_pass(exc):
+                    raise
+                is_outdated = isinstance(exc, WriteConflict)
+            else:
+                report += written
+                break
+            seconds = FIRST_PAUSE * 2**attempt * random.random()  # noqa: S311 - no secret
+            self._log_conflict(batch, attempt, seconds)
+            yield Pause(seconds)
+            attempt += 1
+            if is_outdated:
+                planned = yield from self._plan(_sorted([*batch.changed, *batch.unchanged]))
+                batch, report = planned.batch, report + planned.report
+        return report + IngestReport(unchanged=len(batch.unchanged))
+
+    def _log_conflict(self, batch: Batch, attempt: int, seconds: float) -> None:
+        numbers = {"documents": len(batch.changed), "attempt": attempt, "seconds": seconds}
+        logger.info(
+            "other writers were in the way of a batch: it is tried again",
+            extra={"collection": self.target.name, **numbers},
+        )
+
+    def _is_refusal(self, exc: RagstoreError) -> bool:
+        """Tell whether an error says something of a row, and rows are to be skipped."""
+        if isinstance(exc, PermissionDenied):
+            # Of a row, and not of the table, where the role has the right but a policy says no.
+            return self._skip and self._now.is_secured and self._now.may_insert
+        state = exc.sqlstate if isinstance(exc, QueryFailed) else None
+        return self._skip and state is not None and state[:2] in _REFUSALS
+
+    def finish(self, report: IngestReport) -> Work[IngestReport]:
+        """Do what a run ends with, once the whole source was read; return what was deleted."""
+        deleted = yield from self._delete_unseen()
+        if self._build_index == "auto":
+            # Here, too, is the place to build the collection's ANN index after a large load.
+            yield from transact(analyze(self.target, written=report.chunks))
+        return IngestReport(deleted=deleted)
+
+    def _delete_unseen(self) -> Work[int]:
+        """Delete the documents that were not in the source, if that was asked for.
+
+        Those that another writer has written since the start stay. If a document was skipped that
+        has no key, nothing is deleted: it may be any of them.
+        """
+        deleted = 0
+        if self._seen is None or not self._is_complete:
+            return deleted
+        after = 0
+        while page := (yield from transact(page_of_documents(self.target, after, SYNC_PAGE))):
+            after = page[-1][0]
+            gone = self._seen.missing(page)
+            for at in range(0, len(gone), 1_000):
+                some = delete_documents(
+                    self.target, gone[at : at + 1_000], unchanged_since=self._now.started
+                )
+                deleted += yield from transact(some)
+        return deleted
+
+
+def _may_pass(exc: RagstoreError) -> bool:
+    return isinstance(exc, WriteConflict) or getattr(exc, "sqlstate", None) in _TRY_AGAIN
+
+
+def _sorted(documents: Iterable[PreparedDocument]) -> list[PreparedDocument]:
+    return sorted(documents, key=lambda document: document.key)
+
+
+def _halves(batch: Batch) -> Iterator[Batch]:
+    middle = len(batch.changed) // 2
+    yield Batch(batch.changed[:middle], batch.unchanged, batch.vectors)
+    yield Batch(batch.changed[middle:], (), batch.vectors)
+
+
+# --- vectors -----------------------------------------------------------------------------------
+
+
+def _make_vectors(
+    space: Space,
+    wanting: Mapping[Place, PreparedChunk],
+    vectors: dict[Place, bytes | None],
+    refuse: Refusals,
+) -> Work[int]:
+    """Put the packed vector of each chunk that needs one into ``vectors``; return how many made.
+
+    Those given are checked first, so that nothing is embedded for a batch that they end. Equal
+    texts are embedded once.
+    """
+    given = {place: chunk.vector for place, chunk in wanting.items() if chunk.vector is not None}
+    vectors.update(_packed(space, given, refuse))
+    bare = {
+        place: chunk.text
+        for place, chunk in wanting.items()
+        if chunk.vector is None and place.key not in refuse.keys
+    }
+    texts = list(dict.fromkeys(bare.values()))
+    made = (yield Make(texts)) if texts else ()
+    of_text = dict(zip(texts, made, strict=True))
+    vectors.update(_packed(space, {place: of_text[text] for place, text in bare.items()}, refuse))
+    return len(texts)
+
+
+def _packed(
+    space: Space, vectors: Mapping[Place, Any], refuse: Callable[[InvalidInput], None]
+) -> dict[Place, bytes]:
+    """Return vectors as they are sent, without those of documents that are refused for one."""
+    places = list(vectors)
+    while True:
+        try:
+            matrix = check_vectors(space, [vectors[place] for place in places], places.__getitem__)
+        except InvalidVector as exc:
+            refuse(exc)
+            bad = exc.key
+        else:
+            return dict(zip(places, pack_vectors(matrix), strict=True))
+        places = [place for place in places if place.key != bad]

@@ -1,0 +1,266 @@
+"""A collection as lines of JSON, and back: the same to the bit, but for ids and times.
+
+The first line holds the collection and the definition of its space, every other one a document.
+Vectors are base64 of little-endian 4-byte floats: decimal digits would be six times as slow, and
+twice as long.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, replace
+from itertools import groupby
+from operator import itemgetter
+from typing import Any
+
+import numpy as np
+from psycopg import sql
+
+from ragstore.collection import CollectionInfo, find_collection, insert_collection
+from ragstore.content import (
+    NewChunk,
+    NewDocument,
+    PreparedDocument,
+    check_text,
+    prepare,
+)
+from ragstore.exceptions import InvalidInput
+from ragstore.execution import Operation, Query, Row, prefer_indexes
+from ragstore.ingest import Batch, Place, find_circumstances, write
+from ragstore.models import MAX_NAME_BYTES
+from ragstore.report import IngestReport
+from ragstore.space import check_vectors, pack_vectors
+from ragstore.work import Work, transact
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1
+"""The number of this format, in the first line of an export."""
+
+PAGE = 200
+"""How many documents are read at a time, and written in one transaction."""
+
+_META = sql.SQL("SELECT metadata::text FROM ragstore_collection WHERE id = %s")
+# The vectors in binary: pgvector's text has digits enough, but takes six times as long.
+_PAGE = sql.SQL("""
+SELECT d.id, d.key, d.title, d.metadata::text, d.content_hash,
+  c.ordinal, c.text, c.metadata::text, c.token_count, c.language, c.content_hash,
+  vector_send(e.vector)
+FROM (
+  SELECT * FROM ragstore_document WHERE collection_id = %(collection)s AND id > %(after)s
+  ORDER BY id LIMIT %(size)s) AS d
+LEFT JOIN LATERAL (
+  SELECT * FROM ragstore_chunk WHERE collection_id = %(collection)s AND document_id = d.id
+  OFFSET 0) AS c ON true
+LEFT JOIN ragstore_embedding e ON e.collection_id = %(collection)s AND e.chunk_id = c.id
+  AND e.space_id = %(space)s
+ORDER BY d.id, c.ordinal
+""")
+_HEAD = 4  # bytes of pgvector's binary before the numbers
+
+
+class Export:
+    """The lines of a collection: ``start()`` gives the first, each ``page()`` some more."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._after = 0
+        self._collection: CollectionInfo
+
+    def start(self) -> Work[str]:
+        """Return the first line.
+
+        Raises:
+            CollectionNotFound: there is no such collection.
+        """
+        return (yield from transact(self._start()))
+
+    def _start(self) -> Operation[str]:
+        self._collection = found = yield from find_collection(self._name)
+        ((meta,),) = yield Query(_META, [found.id])
+        space = found.space and {k: v for k, v in asdict(found.space).items() if k != "id"}
+        return _line(
+            {
+                "ragstore": FORMAT,
+                "collection": found.name,
+                "language": found.language,
+                "meta": json.loads(meta),
+                "space": space,
+            }
+        )
+
+    def page(self) -> Work[list[str]]:
+        """Return the lines of the next documents; none after the last."""
+        rows = yield from transact(self._read())
+        if rows:
+            self._after = rows[-1][0]
+        return [_document_line(list(some)) for _, some in groupby(rows, key=itemgetter(0))]
+
+    def _read(self) -> Operation[list[Row]]:
+        found = self._collection
+        space = found.space and found.space.id
+        yield from prefer_indexes()
+        values = {"collection": found.id, "after": self._after, "size": PAGE, "space": space}
+        rows: list[Row] = yield Query(_PAGE, values)
+        return rows
+
+
+def _document_line(rows: list[Row]) -> str:
+    _, key, title, meta, content_hash, *_ = rows[0]
+    chunks = [_chunk(row[5:]) for row in rows if row[5] is not None]
+    document = {"key": key, "title": title, "meta": json.loads(meta), "hash": _hex(content_hash)}
+    return _line({**document, "chunks": chunks})
+
+
+def _chunk(row: Row) -> dict[str, Any]:
+    ordinal, text, meta, token_count, language, content_hash, vector = row
+    return {
+        "ordinal": ordinal,
+        "text": text,
+        "meta": json.loads(meta),
+        "token_count": token_count,
+        "language": language,
+        "hash": _hex(content_hash),
+        "vector": vector and base64.b64encode(_swapped(vector[_HEAD:])).decode(),
+    }
+
+
+def _swapped(numbers: bytes) -> bytes:
+    return np.frombuffer(numbers, dtype=">f4").astype("<f4").tobytes()
+
+
+def _hex(value: bytes | None) -> str | None:
+    return None if value is None else value.hex()
+
+
+def _line(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n"
+
+
+class Import:
+    """The collection that lines of an export describe.
+
+    Raises:
+        InvalidInput: the first line is not that of an export.
+    """
+
+    def __init__(self, lines: Iterable[str], name: str | None) -> None:
+        if isinstance(lines, str | bytes):
+            raise InvalidInput(f"lines is {type(lines).__name__}: pass an open file, or a list")
+        self._lines = enumerate(lines, 1)
+        _, first = next(self._lines, (1, ""))
+        self._head = _object(first, 1)
+        if self._head.get("ragstore") != FORMAT:
+            raise InvalidInput(f"line 1 is not that of an export of format {FORMAT}")
+        self._name = name or self._head.get("collection", "")
+        self.space: dict[str, Any] | None = self._head.get("space")
+
+    def work(self) -> Work[IngestReport]:
+        """Make the collection, and write its documents.
+
+        Raises:
+            CollectionExists: the name is taken.
+            InvalidInput: a line is not that of a document.
+        """
+        started = time.perf_counter()
+        target = yield from transact(self._insert())
+        now = yield from transact(find_circumstances())
+        report = IngestReport()
+        for batch in self._batches(target):
+            report += yield from transact(write(target, batch, staged=now.is_secured))
+        report = replace(report, seconds=time.perf_counter() - started)
+        extra = {"collection": target.name, **report.numbers}
+        logger.info("collection imported", extra=extra)
+        return report
+
+    def _insert(self) -> Operation[CollectionInfo]:
+        space = None if self.space is None else str(self.space.get("name"))
+        language, meta = self._head.get("language", ""), self._head.get("meta", {})
+        return (yield from insert_collection(self._name, space, language, meta, exists_ok=False))
+
+    def _batches(self, target: CollectionInfo) -> Iterator[Batch]:
+        documents: dict[str, PreparedDocument] = {}
+        for number, line in self._lines:
+            if not line.strip():
+                continue
+            document = _read_document(_object(line, number), number)
+            documents[document.key] = document
+            if len(documents) == PAGE:
+                yield _batch(target, documents)
+                documents = {}
+        if documents:
+            yield _batch(target, documents)
+
+
+def _batch(target: CollectionInfo, documents: Mapping[str, PreparedDocument]) -> Batch:
+    ready = [documents[key] for key in sorted(documents)]
+    vectors: dict[Place, bytes | None] = {}
+    given: list[Place] = []
+    matrix = []
+    for document in ready:
+        for chunk in document.chunks:
+            place = Place(document.key, chunk.ordinal)
+            vectors[place] = None
+            if chunk.vector is not None:
+                given.append(place)
+                matrix.append(chunk.vector)
+    if matrix:
+        packed = pack_vectors(check_vectors(target.require_space(), matrix, given.__getitem__))
+        vectors.update(zip(given, packed, strict=True))
+    return Batch(ready, vectors=vectors)
+
+
+def _object(line: str | bytes, number: int) -> dict[str, Any]:
+    try:
+        value = json.loads(line)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise InvalidInput(f"line {number} is not a JSON object: is it a whole export?") from None
+    return value
+
+
+def _read_document(value: dict[str, Any], number: int) -> PreparedDocument:
+    try:
+        chunks = [
+            NewChunk(each["text"], _vector(each["vector"]), each["meta"], each["token_count"])
+            for each in value["chunks"]
+        ]
+        document = NewDocument(value["key"], chunks, value["title"], value["meta"])
+        ready = _prepared(document, value)
+    except (KeyError, TypeError, AttributeError, ValueError) as exc:
+        if isinstance(exc, InvalidInput):
+            raise
+        raise InvalidInput(f"line {number} is not a document of an export") from exc
+    return ready
+
+
+def _prepared(document: NewDocument, value: dict[str, Any]) -> PreparedDocument:
+    """Check a document, and give it the places, languages and hashes that it had."""
+    if not document.chunks:
+        checked = prepare(replace(document, chunks=["none"]))
+        chunks: tuple[Any, ...] = ()
+    else:
+        checked = prepare(document)
+        chunks = tuple(
+            replace(
+                chunk,
+                ordinal=each["ordinal"],
+                language=check_text(each["language"], "the language", MAX_NAME_BYTES),
+                content_hash=_bytes(each["hash"]),
+            )
+            for chunk, each in zip(checked.chunks, value["chunks"], strict=True)
+        )
+    return replace(checked, chunks=chunks, content_hash=_bytes(value["hash"]))
+
+
+def _vector(value: str | None) -> Any:
+    return None if value is None else np.frombuffer(base64.b64decode(value), dtype="<f4")
+
+
+def _bytes(value: str | None) -> Any:
+    return None if value is None else bytes.fromhex(value)
