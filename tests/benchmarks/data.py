@@ -131,72 +131,12 @@ def _text(number: int) -> str:
     return " ".join(taken)
 
 
-_COMMON = frozenset(
-    [
-        "about",
-        "after",
-        "also",
-        "because",
-        "been",
-        "before",
-        "being",
-        "cannot",
-        "class",
-        "could",
-        "does",
-        "each",
-        "example",
-        "first",
-        "from",
-        "function",
-        "given",
-        "have",
-        "into",
-        "like",
-        "made",
-        "makes",
-        "method",
-        "name",
-        "names",
-        "more",
-        "must",
-        "object",
-        "objects",
-        "only",
-        "other",
-        "same",
-        "should",
-        "some",
-        "such",
-        "than",
-        "that",
-        "their",
-        "them",
-        "then",
-        "there",
-        "these",
-        "they",
-        "this",
-        "those",
-        "used",
-        "using",
-        "value",
-        "values",
-        "when",
-        "where",
-        "which",
-        "while",
-        "will",
-        "with",
-        "without",
-        "would",
-    ]
-)
+_LEAST_LETTERS = 7  # shorter words are rarely the ones that tell something
 
 
 def _question(text: str, number: int) -> str:
     """Return three words of a text that tell something."""
-    words = sorted({word for word in re.findall(r"[a-z]{4,}", text)} - _COMMON)
+    words = sorted(set(re.findall(rf"[a-z]{{{_LEAST_LETTERS},}}", text)))
     return " ".join(random.Random(number).sample(words, min(3, len(words))))
 
 

@@ -1,4 +1,4 @@
-"""The machine a benchmark runs on: settings that must not leak in, and who it is, for the header."""
+"""The machine a benchmark runs on: what must not leak in from it, and who it is."""
 
 from __future__ import annotations
 
