@@ -1,24 +1,149 @@
-"""What the store costs and how well it answers: ``python -m tests.benchmarks [part …]``."""
+"""What the store costs and how well it answers: ``python -m tests.benchmarks [part …]``.
+
+Parts: ``ingest``, ``search``, ``completeness`` and ``switch``, all of them if none is named, and
+``peers``, which installs other packages into an environment of their own and runs if it is named.
+Baseline and subject take turns; a ratio is the median of the pairs, with the second lowest and
+second highest in brackets. The row called null band is the baseline beside itself: a difference
+within that is noise.
+
+It starts an embedded server in a temporary directory and takes about half an hour. With ``--check``
+it runs for a minute on little data, every target of time loosened by a quarter or more, and exits
+with 1 if one is missed: for CI.
+"""
 
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
-from tests.benchmarks import search
-from tests.benchmarks.bench import prepared
-from tests.benchmarks.table import print_table
+from tests.benchmarks import completeness, ingest, search
+from tests.benchmarks.bench import Bench, prepared
+from tests.benchmarks.table import Row, table_lines
+
+SLACK = 1.28
+"""What ``--check`` allows: 1.25 becomes 1.6."""
 
 
-def main() -> None:
-    """Measure."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--chunks", type=int, default=20000)
-    parser.add_argument("--rounds", type=int, default=9)
-    a = parser.parse_args()
+@dataclass(frozen=True)
+class Sizes:
+    """How much is measured."""
+
+    chunks: int = 100_000
+    ingested: int = 20_000
+    rounds: int = 9
+    queries: int = 400
+    cell_queries: int = 40
+    slack: float = 1.0
+    ks: tuple[int, ...] = completeness.KS
+    shares: tuple[str, ...] = tuple(completeness.SHARES)
+    collections: tuple[int, ...] = completeness.COLLECTIONS
+    venv: Path | None = None
+
+
+CHECK = Sizes(
+    chunks=12_000,
+    ingested=3_000,
+    rounds=5,
+    queries=100,
+    cell_queries=10,
+    slack=SLACK,
+    ks=(10, 100),
+    shares=("100 %", "1 %"),
+    collections=(20,),
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """One part's table as it is printed, and how many of its targets were missed."""
+
+    title: str
+    lines: list[str]
+    missed: int
+
+
+def _of_rows(title: str, rows: list[Row]) -> Table:
+    return Table(title, table_lines(rows), sum(not row.is_met for row in rows))
+
+
+def _ingest(bench: Bench, sizes: Sizes) -> Table:
+    rows = ingest.rows(bench, sizes.ingested, sizes.rounds, sizes.slack)
+    return _of_rows("Ingest", rows)
+
+
+def _search(bench: Bench, sizes: Sizes) -> Table:
+    rows = search.rows(bench, sizes.chunks, sizes.queries, sizes.slack)
+    return _of_rows("Search", rows)
+
+
+def _completeness(bench: Bench, sizes: Sizes) -> Table:
+    cells = completeness.cells(
+        bench,
+        sizes.chunks,
+        sizes.cell_queries,
+        sizes.slack,
+        sizes.ks,
+        sizes.shares,
+        sizes.collections,
+    )
+    missed = sum(not cell.is_met for cell in cells)
+    return Table("Completeness", completeness.lines(cells), missed)
+
+
+PARTS: dict[str, Callable[[Bench, Sizes], Table]] = {
+    "ingest": _ingest,
+    "search": _search,
+    "completeness": _completeness,
+}
+UNASKED = ("ingest", "search", "completeness")
+CHECKED = ("ingest", "search", "completeness")
+
+
+def tables(parts: tuple[str, ...], sizes: Sizes) -> Iterator[Table]:
+    """Measure one part after the other, each on the same server; the header comes first."""
     with prepared() as bench:
-        rows = search.rows(bench, a.chunks, 200)
-    print_table(bench.header, rows)
+        yield Table("", bench.header, 0)
+        for part in parts:
+            yield PARTS[part](bench, sizes)
+
+
+def main() -> int:
+    """Print the tables; with ``--check``, return 1 if a target was missed."""
+    given = _arguments()
+    sizes = CHECK if given.check else Sizes()
+    changed = {name: getattr(given, name) for name in ("chunks", "rounds", "queries", "venv")}
+    kept = {name: value for name, value in changed.items() if value is not None}
+    if given.chunks is not None:
+        kept["ingested"] = min(given.chunks, sizes.ingested)
+    sizes = Sizes(**{**vars(sizes), **kept})
+    missed = 0
+    for table in tables(tuple(given.parts or (CHECKED if given.check else UNASKED)), sizes):
+        title = f"\n{table.title}\n\n" if table.title else ""
+        sys.stdout.write(title + "".join(f"{line}\n" for line in table.lines))
+        sys.stdout.flush()
+        missed += table.missed
+    return 1 if given.check and missed else 0
+
+
+def _arguments() -> argparse.Namespace:
+    about, _, more = (__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks",
+        description=about,
+        epilog=more,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("parts", nargs="*", metavar="part", choices=[*PARTS, []])
+    parser.add_argument("--check", action="store_true", help="little data, and assertions")
+    parser.add_argument("--chunks", type=int, help="how many chunks are searched (100,000)")
+    parser.add_argument("--rounds", type=int, help="pairs of an ingest (9)")
+    parser.add_argument("--queries", type=int, help="queries of a search (400)")
+    parser.add_argument("--venv", type=Path, help="where the peers are, or are to be, installed")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -42,15 +42,13 @@ def hnsw(loaded: Loaded, *, filtered: bool = False, mode: str = "off", ef: int) 
     join = _chunk_of("e") if filtered else ""
     arm = (
         f"SELECT e.chunk_id, {distance} AS distance FROM {part} e {join}"
-        f" WHERE e.collection_id = {loaded.id} {_only(filtered)}"
+        f" WHERE e.collection_id = {loaded.id} {_passing(filtered)}"
         f" ORDER BY {distance} LIMIT {{limit}}"
     )
     name = f"{HNSW} ef {ef}" if mode == "off" else f"{HNSW} {mode} ef {ef}"
     order = {"off": "off", "relaxed": "relaxed_order", "strict": "strict_order"}[mode]
     settings = {"hnsw.ef_search": ef, "hnsw.iterative_scan": order, "hnsw.max_scan_tuples": 100_000}
-    # Where the filter has an index too, the planner is made to take the approximate one.
-    forced = {"enable_bitmapscan": "off", "enable_sort": "off"} if filtered else {}
-    return Plan(name, {**settings, **forced}, arm)
+    return Plan(name, settings, arm)
 
 
 def exact(loaded: Loaded, *, filtered: bool = False) -> Plan:
@@ -82,6 +80,11 @@ def _only(filtered: bool) -> str:
     return "AND c.metadata @> %(where)s" if filtered else ""
 
 
+def _passing(filtered: bool) -> str:
+    # Hidden from the planner, which would take the index of the metadata, and sort.
+    return "AND (c.metadata @> %(where)s) IS TRUE" if filtered else ""
+
+
 def vector_search(loaded: Loaded, plan: Plan, k: int) -> str:
     """Return the statement of a search by vector."""
     arm = plan.arm.format(limit=k)
@@ -93,7 +96,7 @@ def vector_search(loaded: Loaded, plan: Plan, k: int) -> str:
 
 def text_search(loaded: Loaded, k: int) -> str:
     """Return the statement of a search by text."""
-    arm = _text_arm(loaded, k)
+    arm = text_arm(loaded, k)
     return (
         f"SELECT {_HIT}, t.score FROM ({arm}) t {_hits(loaded, 't.chunk_id')}"
         " ORDER BY t.score DESC, t.chunk_id"
@@ -108,7 +111,7 @@ def hybrid_search(
     WITH v AS (SELECT chunk_id, distance, row_number() OVER (ORDER BY distance, chunk_id) AS rank
       FROM ({plan.arm.format(limit=candidates)}) nearest),
     t AS (SELECT chunk_id, score, row_number() OVER (ORDER BY score DESC, chunk_id) AS rank
-      FROM ({_text_arm(loaded, candidates, filtered=filtered)}) matching),
+      FROM ({text_arm(loaded, candidates, filtered=filtered)}) matching),
     f AS (SELECT coalesce(v.chunk_id, t.chunk_id) AS chunk_id,
       coalesce(1.0 / ({RRF} + v.rank), 0) + coalesce(1.0 / ({RRF} + t.rank), 0) AS score,
       v.rank AS vector_rank, v.distance, t.rank AS text_rank, t.score AS text_score
@@ -127,7 +130,8 @@ def _hits(loaded: Loaded, chunk_id: str) -> str:
     )
 
 
-def _text_arm(loaded: Loaded, limit: int, *, filtered: bool = False) -> str:
+def text_arm(loaded: Loaded, limit: int, *, filtered: bool = False) -> str:
+    """Return the arm that ranks what matches the words, which takes ``%(text)s``."""
     return (
         "SELECT c.id AS chunk_id, ts_rank_cd(c.tsv, q) AS score FROM ragstore_chunk c,"
         " websearch_to_tsquery('english', %(text)s) q"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -131,13 +132,24 @@ def _text(number: int) -> str:
     return " ".join(taken)
 
 
-_LEAST_LETTERS = 7  # shorter words are rarely the ones that tell something
+_RARE = 5  # sentences of the reference that a telling word is in; thousands of chunks have others
+
+
+@cache
+def _frequencies() -> Counter[str]:
+    """Return in how many sentences of the reference each word is."""
+    return Counter(word for topic in _sentences() for each in topic for word in _words(each))
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"[a-z]{5,}", text))
 
 
 def _question(text: str, number: int) -> str:
-    """Return three words of a text that tell something."""
-    words = sorted(set(re.findall(rf"[a-z]{{{_LEAST_LETTERS},}}", text)))
-    return " ".join(random.Random(number).sample(words, min(3, len(words))))
+    """Return three words of a text that few others have."""
+    by_frequency = sorted(_words(text), key=lambda word: (_frequencies()[word], word))
+    rare = [word for word in by_frequency if _frequencies()[word] <= _RARE]
+    return " ".join(random.Random(number).sample(rare if len(rare) >= 3 else by_frequency[:3], 3))
 
 
 def changed(document: NewDocument) -> NewDocument:

@@ -14,10 +14,9 @@ from pgvector.psycopg import register_vector, register_vector_async
 from ragstore.connection import DatabaseConnection
 from ragstore.search import query
 from ragstore.store import AsyncStore
-from tests.benchmarks import byhand
+from tests.benchmarks import byhand, oracle
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.loading import Loaded, known_options, load
-from tests.benchmarks.oracle import nearest
 from tests.benchmarks.table import NULL, Row, ratio, shown_ratio
 from tests.benchmarks.timing import Times, blocks, interleaved, interleaved_async
 
@@ -155,11 +154,11 @@ def _recalls(bench: Bench, loaded: Loaded, kind: Kind, queries: int) -> list[Row
         register_vector(connection)
         connection.execute("SELECT set_config('hnsw.ef_search', %s, false)", [str(kind.ef)])
         for number in range(min(queries, 100)):
-            truth = set(nearest(loaded, number, None, K).tolist())
+            near = oracle.similarities(loaded, number, None)
             parameters = kind.parameters(loaded, number)
             rows = connection.execute(kind.statement, parameters).fetchall()  # type: ignore[arg-type]
-            by_hand.append(len(truth & set(byhand.ids_of(rows).tolist())) / len(truth))
+            by_hand.append(oracle.recall([row[0] for row in rows], near, K))
             hits = bench.store.search(loaded.name, **kind.asked(loaded, number))
-            ours.append(len(truth & {hit.chunk_id for hit in hits}) / len(truth))
+            ours.append(oracle.recall([hit.chunk_id for hit in hits], near, K))
     shown = f"{statistics.fmean(by_hand):.3f}, {statistics.fmean(ours):.3f}"
     return [Row(f"  recall@{K} at ef_search {EF}: by hand, ours", None, shown)]
