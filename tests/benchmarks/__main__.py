@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.benchmarks import completeness, ingest, search
+from tests.benchmarks import completeness, ingest, search, switch
 from tests.benchmarks.bench import Bench, prepared
 from tests.benchmarks.table import Row, table_lines
 
@@ -93,12 +93,17 @@ def _completeness(bench: Bench, sizes: Sizes) -> Table:
     return Table("Completeness", completeness.lines(cells), missed)
 
 
+def _switch(bench: Bench, sizes: Sizes) -> Table:
+    return _of_rows("Model switch under load", switch.rows(bench, sizes.chunks))
+
+
 PARTS: dict[str, Callable[[Bench, Sizes], Table]] = {
     "ingest": _ingest,
     "search": _search,
     "completeness": _completeness,
+    "switch": _switch,
 }
-UNASKED = ("ingest", "search", "completeness")
+UNASKED = ("ingest", "search", "completeness", "switch")
 CHECKED = ("ingest", "search", "completeness")
 
 
