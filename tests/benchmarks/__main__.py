@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.benchmarks import completeness, ingest, search, switch
+from tests.benchmarks import completeness, ingest, peers, search, switch
 from tests.benchmarks.bench import Bench, prepared
 from tests.benchmarks.table import Row, table_lines
 
@@ -97,11 +97,18 @@ def _switch(bench: Bench, sizes: Sizes) -> Table:
     return _of_rows("Model switch under load", switch.rows(bench, sizes.chunks))
 
 
+def _peers(bench: Bench, sizes: Sizes) -> Table:
+    rounds = max(sizes.rounds // 3, 1)
+    rows = peers.rows(bench, sizes.ingested, rounds, sizes.cell_queries * 5, sizes.venv)
+    return _of_rows("Beside other packages", rows)
+
+
 PARTS: dict[str, Callable[[Bench, Sizes], Table]] = {
     "ingest": _ingest,
     "search": _search,
     "completeness": _completeness,
     "switch": _switch,
+    "peers": _peers,
 }
 UNASKED = ("ingest", "search", "completeness", "switch")
 CHECKED = ("ingest", "search", "completeness")
