@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import inspect
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +38,17 @@ TUNED = {
 
 @dataclass(frozen=True)
 class Bench:
-    """The server, the store on it, and a directory to write to."""
+    """The server, the store on it, and a directory to write to.
+
+    ``exact_limit`` is that of every space with an index, ragstore's own unless given.
+    """
 
     url: URL
     connection: DatabaseConnection
     store: Store
     directory: Path
-    header: list[str] = field(default_factory=list)
+    header: list[str]
+    exact_limit: int | None
 
     def connect(self, **options: Any) -> psycopg.Connection[Any]:
         """Open a psycopg connection as one writes it by hand: prepared statements, autocommit."""
@@ -62,26 +66,33 @@ class Bench:
         """Return the URL with its password, for other processes."""
         return self.url.render_as_string(hide_password=False)
 
-    def space(self, name: str, dimensions: int, **options: Any) -> Space:
-        """Make a space; options that this version of ragstore does not know are left out."""
-        known = inspect.signature(self.store.create_space).parameters
-        kept = {key: value for key, value in options.items() if key in known}
-        return self.store.create_space(name, model=name, dimensions=dimensions, **kept)
+    def space(self, name: str, dimensions: int, *, has_index: bool = True) -> Space:
+        """Make a space."""
+        options: dict[str, Any] = {} if has_index else {"index": "none"}
+        if has_index and self.exact_limit is not None:
+            options["exact_limit"] = self.exact_limit
+        options = known_options(self.store.create_space, **options)
+        return self.store.create_space(name, model=name, dimensions=dimensions, **options)
 
     def collection(self, name: str, space: Space) -> CollectionInfo:
         """Make a collection."""
         return self.store.create_collection(name, space=space.name)
 
-    def execute(self, statement: str | sql.Composable, *parameters: Any) -> list[tuple[Any, ...]]:
+    def execute(self, statement: str) -> list[tuple[Any, ...]]:
         """Run one statement on a connection of its own, and return its rows."""
-        composed = sql.SQL(statement) if isinstance(statement, str) else statement  # type: ignore[arg-type]
         with closing(self.connect()) as connection:
-            cursor = connection.execute(composed, parameters or None)
+            cursor = connection.execute(statement)
             return cursor.fetchall() if cursor.description else []
 
 
+def known_options(of: Callable[..., object], **options: Any) -> dict[str, Any]:
+    """Return those options that this version of ragstore has."""
+    known = inspect.signature(of).parameters
+    return {name: value for name, value in options.items() if name in known}
+
+
 @contextmanager
-def prepared() -> Iterator[Bench]:
+def prepared(exact_limit: int | None = None) -> Iterator[Bench]:
     """Yield a migrated database on a server in a temporary directory; it stops at the end."""
     with tempfile.TemporaryDirectory(prefix="ragstore-bench-") as directory:
         root = Path(directory)
@@ -96,7 +107,7 @@ def prepared() -> Iterator[Bench]:
             upgrade(url)
             header = described(url, root / "data", at.versions, (*SHOWN, "max_wal_size"))
             with DatabaseConnection(url) as connection:
-                yield Bench(url, connection, Store(connection), root, header)
+                yield Bench(url, connection, Store(connection), root, header, exact_limit)
 
 
 def _tune(url: URL) -> None:

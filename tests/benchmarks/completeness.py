@@ -159,7 +159,7 @@ class _Sessions(ExitStack):
         most = candidates(max(KS))
         statement = byhand.text_arm(group.loaded, most, filtered=group.part is not None)
         _, connection = self._plans["exact"]
-        rows = connection.execute(statement, self._parameters(number)).fetchall()  # type: ignore[arg-type]
+        rows = connection.execute(statement, self._parameters(number)).fetchall()
         texts = [row[0] for row in rows]
         return lambda k: oracle.fused(near, texts, candidates(k))
 
@@ -244,7 +244,7 @@ class _Sessions(ExitStack):
             statement = byhand.hybrid_search(loaded, plan, k, size, filtered=is_filtered)
 
         def search(number: int) -> list[int]:
-            rows = connection.execute(statement, self._parameters(number)).fetchall()  # type: ignore[arg-type]
+            rows = connection.execute(statement, self._parameters(number)).fetchall()
             return [row[0] for row in rows]
 
         return search

@@ -47,7 +47,7 @@ class Rows:
 
         def rows(columns: str, table: str, key: str) -> list[tuple[Any, ...]]:
             where = f"FROM {table} WHERE collection_id = {collection:d}"
-            return connection.execute(f"SELECT {columns} {where} ORDER BY {key}").fetchall()  # type: ignore[arg-type]
+            return connection.execute(f"SELECT {columns} {where} ORDER BY {key}").fetchall()
 
         embedded = f"ragstore_embedding_{space:d}"
         vectors = [
@@ -65,6 +65,11 @@ class Rows:
             np.array(vectors),
         )
 
+    def is_same(self, other: Rows) -> bool:
+        """Tell whether these are the same rows, to the last bit."""
+        mine, others = ((each.documents, each.chunks, each.embeddings) for each in (self, other))
+        return mine == others and np.array_equal(self.vectors, other.vectors)
+
     def write(self, connection: psycopg.Connection[Any]) -> None:
         """Write them all."""
         with connection.transaction():
@@ -79,7 +84,7 @@ def _of(name: str) -> tuple[str, str]:
 
 def _copy(connection: psycopg.Connection[Any], table: str, rows: Iterable[bytes]) -> None:
     statement = f"COPY {table} FROM STDIN (FORMAT BINARY)"
-    with connection.cursor() as cursor, cursor.copy(statement) as copy:  # type: ignore[arg-type]
+    with connection.cursor() as cursor, cursor.copy(statement) as copy:
         write: Callable[[bytes], None] = copy.write
         piece = bytearray(_HEAD)
         for row in rows:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ragstore.space import Space
-from ragstore.store import Store
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.data import DIMENSIONS, PER_DOCUMENT, Data, made
 
@@ -85,14 +82,6 @@ def found(bench: Bench, name: str, data: Data) -> Loaded:
     numbers = [int(key.rpartition("/")[2]) * PER_DOCUMENT + ordinal for key, ordinal, _ in rows]
     ids = np.array([id_ for *_, id_ in rows], dtype=np.int64)
     return Loaded(name, collection.id, collection.require_space(), data, np.array(numbers), ids)
-
-
-_SEARCH = inspect.signature(Store.search).parameters
-
-
-def known_options(**options: Any) -> dict[str, Any]:
-    """Return those options of ``Store.search`` that this version of ragstore knows."""
-    return {name: value for name, value in options.items() if name in _SEARCH}
 
 
 class told:  # noqa: N801 - it is used as a function

@@ -13,10 +13,10 @@ from pgvector.psycopg import register_vector, register_vector_async
 
 from ragstore.connection import DatabaseConnection
 from ragstore.search import query
-from ragstore.store import AsyncStore
+from ragstore.store import AsyncStore, Store
 from tests.benchmarks import byhand, oracle
-from tests.benchmarks.bench import Bench
-from tests.benchmarks.loading import Loaded, known_options, load
+from tests.benchmarks.bench import Bench, known_options
+from tests.benchmarks.loading import Loaded, load
 from tests.benchmarks.table import NULL, Row, ratio, shown_ratio
 from tests.benchmarks.timing import Times, blocks, interleaved, interleaved_async
 
@@ -51,7 +51,7 @@ class Kind:
             "k": K,
             **({"text": data.questions[at]} if self.has_text else {}),
             **({"vector": data.queries[at]} if self.has_vector else {}),
-            **(known_options(ef_search=EF) if self.has_vector else {}),
+            **(known_options(Store.search, ef_search=EF) if self.has_vector else {}),
         }
 
     def parameters(self, loaded: Loaded, number: int) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def _sync(bench: Bench, loaded: Loaded, kind: Kind, queries: int) -> Times:
 
         def by_hand(number: int) -> object:
             parameters = kind.parameters(loaded, number)
-            return connection.execute(kind.statement, parameters).fetchall()  # type: ignore[arg-type]
+            return connection.execute(kind.statement, parameters).fetchall()
 
         def ours(number: int) -> object:
             return bench.store.search(loaded.name, **kind.asked(loaded, number))
@@ -120,7 +120,7 @@ async def _async(bench: Bench, loaded: Loaded, kind: Kind, queries: int) -> Time
 
         async def by_hand(number: int) -> object:
             parameters = kind.parameters(loaded, number)
-            cursor = await connection.execute(kind.statement, parameters)  # type: ignore[arg-type]
+            cursor = await connection.execute(kind.statement, parameters)
             return await cursor.fetchall()
 
         async def ours(number: int) -> object:
@@ -156,7 +156,7 @@ def _recalls(bench: Bench, loaded: Loaded, kind: Kind, queries: int) -> list[Row
         for number in range(min(queries, 100)):
             near = oracle.similarities(loaded, number, None)
             parameters = kind.parameters(loaded, number)
-            rows = connection.execute(kind.statement, parameters).fetchall()  # type: ignore[arg-type]
+            rows = connection.execute(kind.statement, parameters).fetchall()
             by_hand.append(oracle.recall([row[0] for row in rows], near, K))
             hits = bench.store.search(loaded.name, **kind.asked(loaded, number))
             ours.append(oracle.recall([hit.chunk_id for hit in hits], near, K))

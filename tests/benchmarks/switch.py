@@ -61,8 +61,8 @@ def _under_load(bench: Bench) -> Iterator[tuple[Any, dict[str, Any]]]:
     """Run the readers and writers; what they met is there at the end."""
     command = [sys.executable, "-m", "tests.benchmarks.traffic", bench.libpq_url]
     met: dict[str, Any] = {}
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, **pipes) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         if process.stdout.readline() != "ready\n":

@@ -11,6 +11,7 @@ import json
 import statistics
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -30,6 +31,10 @@ from tests.benchmarks.timing import blocks
 K, PART = 10, "hundredth"
 HERE = Path(__file__).parent
 OURS = "ragstore"
+
+Searcher = Callable[[int, dict[str, int] | None], tuple[float, int]]
+"""Searches by the query of that number, through a filter; returns the seconds and the rows."""
+
 NAME = "peers"
 
 
@@ -38,9 +43,9 @@ class Peer:
 
     def __init__(self, name: str, python: Path, bench: Bench, rows: Path) -> None:
         command = [python, HERE / "serve.py", name, bench.libpq_url, rows]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        pipe, words = subprocess.PIPE, list(map(str, command))
         self.name = name
-        self._process: subprocess.Popen[str] = subprocess.Popen(list(map(str, command)), **pipes)
+        self._process = subprocess.Popen(words, stdin=pipe, stdout=pipe, text=True)
 
     def tell(self, do: str, **more: Any) -> dict[str, Any]:
         """Give an order and return the answer."""
@@ -67,7 +72,7 @@ def rows(bench: Bench, chunks: int, rounds: int, queries: int, venv: Path | None
     """Measure all, and return the rows."""
     python = _environment(venv or bench.directory / "peers")
     data = made(chunks)
-    space = bench.space(NAME, DIMENSIONS, index_type="none")
+    space = bench.space(NAME, DIMENSIONS, has_index=False)
     bench.collection(NAME, space)
     with ExitStack() as stack:
         directory = _written(bench, data)
@@ -152,7 +157,8 @@ def _searched(
         answer = peer.tell("search", number=number, k=K, where=where)
         return answer["seconds"], answer["rows"]
 
-    arms = {OURS: ours, **{peer.name: partial(theirs, peer) for peer in peers}}
+    arms: dict[str, Searcher] = {OURS: ours}
+    arms |= {peer.name: partial(theirs, peer) for peer in peers}
     times: dict[str, list[float]] = {arm: [] for arm in arms}
     counts: dict[str, list[int]] = {arm: [] for arm in arms}
     for number, order in enumerate(shuffled(list(arms), queries)):
