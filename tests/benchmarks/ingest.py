@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from time import perf_counter
+from typing import Any
 
 from ragstore.content import NewDocument
-from ragstore.ingest import Embed
 from ragstore.quickstart import DIMENSIONS as LOCAL_DIMENSIONS
 from ragstore.quickstart import load_model
 from tests.benchmarks import data
@@ -25,6 +25,8 @@ from tests.benchmarks.table import NULL, Row, median_ms, ratio, shown_ratio, shu
 
 MOST_RATIO, MOST_CHANGED, MOST_MEGABYTES = 1.25, 0.25, 50
 LEAST_GIVEN, LEAST_EMBEDDED = 5, 20
+Embed = Callable[[list[str]], Any]
+
 EVERY = 10  # one document in so many is changed
 
 
