@@ -174,7 +174,7 @@ class _Sessions(ExitStack):
         def ours(number: int) -> list[int]:
             asked = self._asked(kind, number)
             result = self._bench.store.search(group.loaded.name, k=k, **asked)
-            strategies.add(result.strategy)
+            strategies.add(getattr(result, "scan", None) or result.strategy)
             return [hit.chunk_id for hit in result]
 
         answer = self._answered(ours, k, scores)

@@ -57,17 +57,20 @@ def load_many(bench: Bench, chunks: int, collections: int) -> Loaded:
             bench.collection(f"{prefix}_{number}", space)
             documents = data.documents(number * share, (number + 1) * share)
             bench.store.ingest(f"{prefix}_{number}", documents)
-    finish(bench, space)
+    finish(bench, space, whole=True)
     return found(bench, f"{prefix}_{collections // 2}", data)
 
 
-def finish(bench: Bench, space: Space) -> None:
-    """Build the index over a space, if nothing has built it, and analyze."""
+def finish(bench: Bench, space: Space, *, whole: bool = False) -> None:
+    """Build the indexes a space is due, with ``whole`` also the one over all of it; analyze."""
     with told(f"building the index of {space.name}"):
-        bench.execute(
-            f"CREATE INDEX IF NOT EXISTS {space.partition}_ann ON {space.partition}"
-            f" USING hnsw ((vector::halfvec({space.dimensions})) halfvec_cosine_ops)"
-        )
+        if hasattr(bench.store, "ensure_indexes"):
+            bench.store.ensure_indexes(space.name, whole=whole)
+        else:
+            bench.execute(
+                f"CREATE INDEX IF NOT EXISTS {space.partition}_ann ON {space.partition}"
+                f" USING hnsw ((vector::halfvec({space.dimensions})) halfvec_cosine_ops)"
+            )
     bench.execute("VACUUM (ANALYZE)")
 
 

@@ -29,7 +29,8 @@ ARMS = ("by hand", "by hand again", "ragstore")
 
 def candidates(k: int = K) -> int:
     """Return how many candidates each arm of a hybrid search of this version has."""
-    return max(int(getattr(query, "ARM_SIZE", 50)), k)
+    few = query.ARM_SIZE
+    return few if k <= few else max(k, getattr(query, "DEEP_ARM_SIZE", few))
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from typing import Any
 from ragstore.connection import DatabaseConnection
 from ragstore.content import NewDocument
 from ragstore.exceptions import RagstoreError, SpaceChanged
+from ragstore.space import Space
 from ragstore.store import Store
 from tests.benchmarks.twomodels import NEW, OLD, embedder
 
@@ -80,10 +81,14 @@ class Traffic:
         """Return the model that the collection is searched by, as an application would know it."""
         return self._embedders[self._store.collection(NAME).require_space().name]
 
+    def _made(self, space: Space, text: str) -> Any:
+        """Return the vector of a text in the space that is searched."""
+        return self._embedders[space.name]([text])[0]
+
     def _read(self, chance: random.Random, _number: int, _count: int) -> None:
         text, phase, begun = chance.choice(self._texts), self.phase, perf_counter()
         try:
-            hits = self._store.search(NAME, vector=self._embedder()([text])[0], k=K)
+            hits = self._store.search(NAME, vector=lambda space: self._made(space, text), k=K)
         except RagstoreError as exc:
             self.met.failed.append(f"{type(exc).__name__}: {exc}")
             return
