@@ -37,6 +37,7 @@ class Sizes:
     rounds: int = 9
     queries: int = 400
     cell_queries: int = 40
+    beside: float = 5.0
     slack: float = 1.0
     ks: tuple[int, ...] = completeness.KS
     shares: tuple[str, ...] = tuple(completeness.SHARES)
@@ -52,6 +53,7 @@ CHECK = Sizes(
     queries=100,
     cell_queries=20,
     exact_limit=1_000,
+    beside=1.0,
     slack=SLACK,
     ks=(10, 100),
     shares=("100 %", "1 %"),
@@ -97,7 +99,7 @@ def _completeness(bench: Bench, sizes: Sizes) -> Table:
 
 
 def _switch(bench: Bench, sizes: Sizes) -> Table:
-    return _of_rows("Model switch under load", switch.rows(bench, sizes.chunks))
+    return _of_rows("Model switch under load", switch.rows(bench, sizes.chunks, sizes.beside))
 
 
 def _peers(bench: Bench, sizes: Sizes) -> Table:
@@ -114,7 +116,7 @@ PARTS: dict[str, Callable[[Bench, Sizes], Table]] = {
     "peers": _peers,
 }
 UNASKED = ("ingest", "search", "completeness", "switch")
-CHECKED = ("ingest", "search", "completeness")
+"""The parts that need nothing installed."""
 
 
 def tables(parts: Sequence[str], sizes: Sizes) -> Iterator[Table]:
@@ -130,7 +132,7 @@ def main() -> int:
     given = _arguments()
     sizes = _sizes(given)
     missed = []
-    for part, table in _shown(given.parts or (CHECKED if given.check else UNASKED), sizes):
+    for part, table in _shown(given.parts or UNASKED, sizes):
         if given.write:
             page.write(table.title, table.lines)
         if table.missed:

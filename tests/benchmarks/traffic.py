@@ -39,7 +39,7 @@ class Met:
     reads: dict[str, list[float]] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)
     short: int = 0
-    wrong: int = 0
+    wrong: dict[str, int] = field(default_factory=dict)
     writes: dict[str, list[float]] = field(default_factory=dict)
     written: dict[str, list[str]] = field(default_factory=dict)
     refused: int = 0
@@ -77,9 +77,14 @@ class Traffic:
             work(chance, number, count)
             count += 1
 
-    def _embedder(self) -> Callable[[list[str]], Any]:
-        """Return the model that the collection is searched by, as an application would know it."""
-        return self._embedders[self._store.collection(NAME).require_space().name]
+    def _embed(self, texts: list[str]) -> Any:
+        """Make vectors by the model that the collection has now.
+
+        Ingest has looked the collection up before it calls this, and looks again before it writes:
+        if the model is another one by then, it refuses the batch.
+        """
+        space = self._store.collection(NAME).require_space()
+        return self._embedders[space.name](texts)
 
     def _made(self, space: Space, text: str) -> Any:
         """Return the vector of a text in the space that is searched."""
@@ -96,7 +101,8 @@ class Traffic:
         with self._lock:
             self.met.reads.setdefault(phase, []).append(seconds)
             self.met.short += len(hits) < K
-            self.met.wrong += not hits or hits[0].text != text
+            is_wrong = not hits or hits[0].text != text
+            self.met.wrong[phase] = self.met.wrong.get(phase, 0) + is_wrong
 
     def _write(self, chance: random.Random, number: int, count: int) -> None:
         key = f"writer {number}/{chance.randrange(KEYS)}"
@@ -114,7 +120,7 @@ class Traffic:
     def _ingest(self, document: NewDocument, tries: int = 5) -> None:
         """Store a document, and once more where the collection has switched meanwhile."""
         try:
-            self._store.ingest(NAME, [document], embed=self._embedder())
+            self._store.ingest(NAME, [document], embed=self._embed)
         except SpaceChanged:
             self.met.refused += 1
             if not tries:
