@@ -24,6 +24,15 @@ from tests.benchmarks import completeness, ingest, page, peers, search, switch
 from tests.benchmarks.bench import Bench, prepared
 from tests.benchmarks.table import Row, table_lines
 
+TITLES = {
+    "ingest": "Ingest",
+    "search": "Search",
+    "completeness": "Completeness",
+    "switch": "Model switch under load",
+    "peers": "Beside other packages",
+}
+"""The parts, and the headings of their tables in docs/benchmarks.md."""
+
 SLACK = 1.28
 """What ``--check`` allows: 1.25 becomes 1.6."""
 
@@ -70,18 +79,18 @@ class Table:
     missed: int
 
 
-def _of_rows(title: str, rows: list[Row]) -> Table:
-    return Table(title, table_lines(rows), sum(not row.is_met for row in rows))
+def _of_rows(part: str, rows: list[Row]) -> Table:
+    return Table(TITLES[part], table_lines(rows), sum(not row.is_met for row in rows))
 
 
 def _ingest(bench: Bench, sizes: Sizes) -> Table:
     rows = ingest.rows(bench, sizes.ingested, sizes.rounds, sizes.slack)
-    return _of_rows("Ingest", rows)
+    return _of_rows("ingest", rows)
 
 
 def _search(bench: Bench, sizes: Sizes) -> Table:
     rows = search.rows(bench, sizes.chunks, sizes.queries, sizes.slack)
-    return _of_rows("Search", rows)
+    return _of_rows("search", rows)
 
 
 def _completeness(bench: Bench, sizes: Sizes) -> Table:
@@ -95,17 +104,17 @@ def _completeness(bench: Bench, sizes: Sizes) -> Table:
         sizes.collections,
     )
     missed = sum(not cell.is_met for cell in cells)
-    return Table("Completeness", completeness.lines(cells), missed)
+    return Table(TITLES["completeness"], completeness.lines(cells), missed)
 
 
 def _switch(bench: Bench, sizes: Sizes) -> Table:
-    return _of_rows("Model switch under load", switch.rows(bench, sizes.chunks, sizes.beside))
+    return _of_rows("switch", switch.rows(bench, sizes.chunks, sizes.beside))
 
 
 def _peers(bench: Bench, sizes: Sizes) -> Table:
     rounds = max(sizes.rounds // 3, 1)
     rows = peers.rows(bench, sizes.ingested, rounds, sizes.cell_queries * 5, sizes.venv)
-    return _of_rows("Beside other packages", rows)
+    return _of_rows("peers", rows)
 
 
 PARTS: dict[str, Callable[[Bench, Sizes], Table]] = {
