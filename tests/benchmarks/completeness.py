@@ -26,7 +26,7 @@ from tests.benchmarks.bench import Bench
 from tests.benchmarks.byhand import Plan
 from tests.benchmarks.data import PER_DOCUMENT
 from tests.benchmarks.loading import Loaded, load, load_many, told
-from tests.benchmarks.search import candidates
+from tests.benchmarks.search import candidates, hybrid_options
 from tests.benchmarks.timing import interleaved
 
 KS = (1, 10, 40, 41, 100, 1_000)
@@ -172,7 +172,7 @@ class _Sessions(ExitStack):
         strategies: set[str] = set()
 
         def ours(number: int) -> list[int]:
-            asked = self._asked(kind, number)
+            asked = self._asked(kind, k, number)
             result = self._bench.store.search(group.loaded.name, k=k, **asked)
             strategies.add(getattr(result, "scan", None) or result.strategy)
             return [hit.chunk_id for hit in result]
@@ -249,11 +249,13 @@ class _Sessions(ExitStack):
 
         return search
 
-    def _asked(self, kind: str, number: int) -> dict[str, Any]:
+    def _asked(self, kind: str, k: int, number: int) -> dict[str, Any]:
         data, where = self._group.loaded.data, self._group.where(number)
         at = number % len(data.queries)
         asked: dict[str, Any] = {"vector": data.queries[at], "where": where}
-        return asked if kind == "vector" else {**asked, "text": data.questions[at]}
+        if kind == "vector":
+            return asked
+        return {**asked, "text": data.questions[at], **hybrid_options(k)}
 
     def _parameters(self, number: int) -> dict[str, Any]:
         data = self._group.loaded.data

@@ -22,15 +22,21 @@ from tests.benchmarks.timing import Times, blocks, interleaved, interleaved_asyn
 
 K, EF = 10, 100
 WARM = 20
+CANDIDATES = 100
+_CHOSEN = bool(known_options(Store.search, candidates=CANDIDATES))
 MOST_VECTOR, MOST_TEXT, MOST_HYBRID = 1.5, 1.3, 1.3
 
 ARMS = ("by hand", "by hand again", "ragstore")
 
 
 def candidates(k: int = K) -> int:
-    """Return how many candidates each arm of a hybrid search of this version has."""
-    few = query.ARM_SIZE
-    return few if k <= few else max(k, getattr(query, "DEEP_ARM_SIZE", few))
+    """Return how many candidates each arm of a hybrid search has, on both sides."""
+    return max(CANDIDATES if _CHOSEN else query.ARM_SIZE, k)
+
+
+def hybrid_options(k: int = K) -> dict[str, int]:
+    """Return what makes ``Store.search`` take so many."""
+    return {"candidates": candidates(k)} if _CHOSEN else {}
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,7 @@ class Kind:
             **({"text": data.questions[at]} if self.has_text else {}),
             **({"vector": data.queries[at]} if self.has_vector else {}),
             **(known_options(Store.search, ef_search=EF) if self.has_vector else {}),
+            **(hybrid_options() if self.has_text and self.has_vector else {}),
         }
 
     def parameters(self, loaded: Loaded, number: int) -> dict[str, Any]:
