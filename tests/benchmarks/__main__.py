@@ -33,13 +33,13 @@ TITLES = {
 }
 """The parts, and the headings of their tables in docs/benchmarks.md."""
 
-SLACK = 1.28
-"""What ``--check`` allows: 1.25 becomes 1.6."""
-
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is measured."""
+    """How much is measured, and by what the targets of time are loosened.
+
+    The shorter what is measured, the more: a cell of the grid may take half a millisecond.
+    """
 
     chunks: int = 100_000
     ingested: int = 20_000
@@ -47,7 +47,9 @@ class Sizes:
     queries: int = 400
     cell_queries: int = 40
     beside: float = 5.0
-    slack: float = 1.0
+    ingest_slack: float = 1.0
+    search_slack: float = 1.0
+    cell_slack: float = 1.0
     ks: tuple[int, ...] = completeness.KS
     shares: tuple[str, ...] = tuple(completeness.SHARES)
     collections: tuple[int, ...] = completeness.COLLECTIONS
@@ -63,7 +65,9 @@ CHECK = Sizes(
     cell_queries=20,
     exact_limit=1_000,
     beside=1.0,
-    slack=SLACK,
+    ingest_slack=1.28,  # 1.25 becomes 1.6
+    search_slack=1.6,
+    cell_slack=2.0,
     ks=(10, 100),
     shares=("100 %", "1 %"),
     collections=(20,),
@@ -84,12 +88,12 @@ def _of_rows(part: str, rows: list[Row]) -> Table:
 
 
 def _ingest(bench: Bench, sizes: Sizes) -> Table:
-    rows = ingest.rows(bench, sizes.ingested, sizes.rounds, sizes.slack)
+    rows = ingest.rows(bench, sizes.ingested, sizes.rounds, sizes.ingest_slack)
     return _of_rows("ingest", rows)
 
 
 def _search(bench: Bench, sizes: Sizes) -> Table:
-    rows = search.rows(bench, sizes.chunks, sizes.queries, sizes.slack)
+    rows = search.rows(bench, sizes.chunks, sizes.queries, sizes.search_slack)
     return _of_rows("search", rows)
 
 
@@ -98,7 +102,7 @@ def _completeness(bench: Bench, sizes: Sizes) -> Table:
         bench,
         sizes.chunks,
         sizes.cell_queries,
-        sizes.slack,
+        sizes.cell_slack,
         sizes.ks,
         sizes.shares,
         sizes.collections,
@@ -141,7 +145,9 @@ def main() -> int:
     given = _arguments()
     sizes = _sizes(given)
     missed = []
-    for part, table in _shown(given.parts or UNASKED, sizes):
+    # In this order whatever is named: ingest and peers empty the tables.
+    parts = [part for part in PARTS if part in (given.parts or UNASKED)]
+    for part, table in _shown(parts, sizes):
         if given.write:
             page.write(table.title, table.lines)
         if table.missed:
