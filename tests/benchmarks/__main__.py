@@ -172,6 +172,8 @@ def _sizes(given: argparse.Namespace) -> Sizes:
     changed = {name: getattr(given, name) for name in names if getattr(given, name) is not None}
     if given.chunks is not None:
         changed["ingested"] = min(given.chunks, sizes.ingested)
+    if given.queries is not None:
+        changed["cell_queries"] = max(given.queries // 10, 3)
     return replace(sizes, **changed)
 
 
@@ -188,7 +190,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md anew")
     parser.add_argument("--chunks", type=int, help="how many chunks are searched (100,000)")
     parser.add_argument("--rounds", type=int, help="pairs of an ingest (9)")
-    parser.add_argument("--queries", type=int, help="queries of a search (400)")
+    parser.add_argument(
+        "--queries", type=int, help="queries of a search (400), ten times those of a cell"
+    )
     parser.add_argument("--venv", type=Path, help="where the peers are, or are to be, installed")
     return parser.parse_args()
 

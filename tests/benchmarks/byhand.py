@@ -6,11 +6,9 @@ would in that of somebody who has one of each; the query is a parameter.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import psycopg
 
 from tests.benchmarks.loading import Loaded
@@ -143,8 +141,3 @@ def text_arm(loaded: Loaded, limit: int, *, filtered: bool = False) -> str:
 def any_word(question: str) -> str:
     """Return a question as a query that one of its words answers."""
     return " or ".join(question.split())
-
-
-def ids_of(rows: Sequence[tuple[Any, ...]]) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Return the chunk ids of a statement's rows."""
-    return np.array([row[0] for row in rows], dtype=np.int64)

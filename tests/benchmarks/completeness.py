@@ -10,10 +10,9 @@ sizes of ``ef_search``.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from fractions import Fraction
 from time import perf_counter
 from typing import Any
 
@@ -26,6 +25,7 @@ from tests.benchmarks.bench import Bench
 from tests.benchmarks.byhand import Plan
 from tests.benchmarks.data import PER_DOCUMENT
 from tests.benchmarks.loading import Loaded, load, load_many, told
+from tests.benchmarks.oracle import Right
 from tests.benchmarks.search import candidates, hybrid_options
 from tests.benchmarks.timing import interleaved
 
@@ -48,8 +48,6 @@ MOST_RATIO = 1.3
 TRIED = 3  # queries on which every plan by hand is tried first
 KEPT = 2  # of the plans that qualify, the fastest so many are timed
 
-Scores = Mapping[int, float | Fraction]
-
 
 @dataclass(frozen=True)
 class Group:
@@ -66,7 +64,7 @@ class Group:
 
     def matching(self, number: int) -> int:
         """Return how many chunks the filter of a query lets through."""
-        return len(oracle.matching(self.loaded, self.where(number)))
+        return int(self.loaded.data.passes(self.where(number), self.loaded.numbers).sum())
 
 
 @dataclass(frozen=True)
@@ -127,7 +125,7 @@ def _groups(
     loaded = load(bench, chunks)
     for share in shares:
         part = SHARES[share]
-        selective = part is not None and len(loaded.data.matching({part: 0})) <= SELECTIVE * chunks
+        selective = part is not None and loaded.data.share(part) <= SELECTIVE
         least = LEAST_RECALL_FILTERED if selective else LEAST_RECALL
         yield Group(share, loaded, part, least)
     for count in sorted({min(count, chunks // PER_DOCUMENT) for count in collections}):
@@ -142,6 +140,7 @@ class _Sessions(ExitStack):
     def __init__(self, bench: Bench, group: Group) -> None:
         super().__init__()
         self._bench, self._group = bench, group
+        self._counts: dict[int, int] = {}
         is_filtered = group.part is not None
         self._plans: dict[str, tuple[Plan, psycopg.Connection[Any]]] = {}
         for plan in _plans(group.loaded, is_filtered):
@@ -150,10 +149,15 @@ class _Sessions(ExitStack):
             plan.set_up(connection)
             self._plans[plan.name] = plan, connection
 
-    def right(self, kind: str, number: int) -> Callable[[int], Scores]:
+    def _matching(self, number: int) -> int:
+        if number not in self._counts:
+            self._counts[number] = self._group.matching(number)
+        return self._counts[number]
+
+    def right(self, kind: str, number: int) -> Callable[[int], Right]:
         """Return the score that every chunk really has, as a function of ``k``."""
         group = self._group
-        near = oracle.similarities(group.loaded, number, group.where(number))
+        near = oracle.nearest(group.loaded, number, group.where(number))
         if kind == "vector":
             return lambda _k: near
         most = candidates(max(KS))
@@ -163,9 +167,7 @@ class _Sessions(ExitStack):
         texts = [row[0] for row in rows]
         return lambda k: oracle.fused(near, texts, candidates(k))
 
-    def cell(
-        self, kind: str, k: int, right: Sequence[Callable[[int], Scores]], most: float
-    ) -> Cell:
+    def cell(self, kind: str, k: int, right: Sequence[Callable[[int], Right]], most: float) -> Cell:
         """Measure one cell."""
         group = self._group
         scores = [each(k) for each in right]
@@ -189,7 +191,7 @@ class _Sessions(ExitStack):
             group.share,
             kind,
             k,
-            group.matching(0),
+            self._matching(0),
             answer,
             group.least,
             ", ".join(sorted(strategies)),
@@ -202,19 +204,19 @@ class _Sessions(ExitStack):
         )
 
     def _answered(
-        self, search: Callable[[int], list[int]], k: int, scores: Sequence[Scores]
+        self, search: Callable[[int], list[int]], k: int, scores: Sequence[Right]
     ) -> Answer:
         rows, missing, recalls = [], 0, []
         for number, right in enumerate(scores):
             found = search(number)
-            expected = min(k, self._group.matching(number))
+            expected = min(k, self._matching(number))
             rows.append(len(set(found)))
             missing += max(expected - len(set(found)), 0)
-            recalls.append(oracle.recall(found, right, min(k, RECALL_AT)))
+            recalls.append(right.recall(found, min(k, RECALL_AT)))
         return Answer(min(rows), missing, statistics.fmean(recalls))
 
     def _fastest(
-        self, kind: str, k: int, scores: Sequence[Scores]
+        self, kind: str, k: int, scores: Sequence[Right]
     ) -> dict[str, Callable[[int], list[int]]]:
         """Return the fastest plans that return every row with the recall asked for."""
         tried: list[tuple[float, str, Callable[[int], list[int]]]] = []

@@ -75,12 +75,19 @@ class Data:
         """Return a filter by one of the PARTS, another value for each number."""
         return {part: number % min(PARTS[part], len(self))}
 
-    def matching(self, where: dict[str, int] | None) -> npt.NDArray[np.int64]:
-        """Return the numbers of the chunks that a filter lets through."""
+    def passes(
+        self, where: dict[str, int] | None, numbers: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.bool_]:
+        """Tell, of the chunks of those numbers, which a filter lets through."""
         if where is None:
-            return np.arange(len(self))
+            return np.ones(len(numbers), dtype=bool)
         ((part, value),) = where.items()
-        return np.flatnonzero(_part(part, len(self)) == value)
+        passing: npt.NDArray[np.bool_] = _part(part, len(self))[numbers] == value
+        return passing
+
+    def share(self, part: str) -> float:
+        """Return the share of the chunks that a filter by one of the PARTS lets through."""
+        return 1 / min(PARTS[part], len(self))
 
 
 def key_of(first: int) -> str:

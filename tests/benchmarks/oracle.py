@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Mapping, Sequence
-from fractions import Fraction
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,56 +13,70 @@ from tests.benchmarks.byhand import RRF
 from tests.benchmarks.loading import Loaded
 
 Ids = npt.NDArray[np.int64]
+Numbers = npt.NDArray[np.floating[Any]]
 
 TOLERANCE = 1e-6
 """Cosines that differ by less are equal: the server adds up in another order."""
 
 
-def matching(loaded: Loaded, where: dict[str, int] | None) -> Ids:
-    """Return the positions in ``loaded`` of the chunks that a filter lets through."""
-    passing = np.isin(loaded.numbers, loaded.data.matching(where), assume_unique=True)
-    return np.flatnonzero(passing)
+class Right:
+    """What every chunk really scores, of those that pass."""
+
+    def __init__(self, ids: Ids, scores: Numbers, tolerance: float = TOLERANCE) -> None:
+        """Take ids in ascending order, and the score of each."""
+        self._ids, self._scores, self._tolerance = ids, scores, tolerance
+        self._least: dict[int, float] = {}
+
+    def best(self, k: int) -> Ids:
+        """Return the ids of the ``k`` highest scores; of equal ones, the lower id is first."""
+        at = np.flatnonzero(self._scores >= self._least_of(k)) if len(self._ids) else self._ids
+        order = np.lexsort((self._ids[at], -self._scores[at]))[:k]
+        return self._ids[at][order]
+
+    def recall(self, found: Sequence[int], k: int) -> float:
+        """Return how many of the first ``k`` found are no worse than the ``k``-th best."""
+        expected = min(k, len(self._ids))
+        if not expected:
+            return 1.0
+        first = np.array(found[:expected], dtype=np.int64)
+        at = np.searchsorted(self._ids, first).clip(max=len(self._ids) - 1)
+        passes = self._ids[at] == first
+        good = passes & (self._scores[at] >= self._least_of(k) - self._tolerance)
+        return float(good.sum()) / expected
+
+    def _least_of(self, k: int) -> float:
+        """Return the score of the ``k``-th best, or of the last."""
+        at = len(self._ids) - min(k, len(self._ids))
+        if at not in self._least:
+            self._least[at] = float(np.partition(self._scores, at)[at])
+        return self._least[at]
 
 
-def similarities(loaded: Loaded, number: int, where: dict[str, int] | None) -> dict[int, float]:
-    """Return the cosine of every chunk that passes, by its id."""
-    at = matching(loaded, where)
+def nearest(loaded: Loaded, number: int, where: dict[str, int] | None) -> Right:
+    """Return the cosines of the chunks that pass a filter to a query."""
+    at = np.flatnonzero(loaded.data.passes(where, loaded.numbers))
     query = loaded.data.queries[number % len(loaded.data.queries)]
-    near = _normal(loaded)[at] @ (query / np.linalg.norm(query))
-    return dict(zip(loaded.ids[at].tolist(), near.tolist(), strict=True))
+    return Right(loaded.ids[at], _normal(loaded)[at] @ (query / np.linalg.norm(query)))
 
 
-def best(scores: Mapping[int, float | Fraction], k: int) -> list[int]:
-    """Return the ids of the ``k`` highest scores; of equal ones, the lower id is first."""
-    return heapq.nsmallest(k, scores, key=lambda id_: (-scores[id_], id_))
-
-
-def fused(
-    near: Mapping[int, float], texts: Sequence[int], candidates: int
-) -> Mapping[int, Fraction]:
-    """Return the fused score of every candidate: both arms exact, and so is the arithmetic."""
-    scores: dict[int, Fraction] = {}
-    for arm in (best(near, candidates), texts[:candidates]):
+def fused(near: Right, texts: Sequence[int], candidates: int) -> Right:
+    """Return the fused scores of the candidates, of which each arm has so many."""
+    scores: dict[int, float] = {}
+    for arm in (near.best(candidates).tolist(), texts[:candidates]):
         for rank, id_ in enumerate(arm, 1):
-            scores[id_] = scores.get(id_, Fraction(0)) + Fraction(1, RRF + rank)
-    return scores
-
-
-def recall(found: Sequence[int], scores: Mapping[int, float | Fraction], k: int) -> float:
-    """Return how many of the first ``k`` found are among the ``k`` best; equal ones all count."""
-    expected = min(k, len(scores))
-    if not expected:
-        return 1.0
-    least = scores[best(scores, expected)[-1]] - TOLERANCE
-    good = sum(id_ in scores and scores[id_] >= least for id_ in found[:expected])
-    return good / expected
-
-
-_normals: dict[str, npt.NDArray[np.float32]] = {}
+            scores[id_] = scores.get(id_, 0.0) + 1 / (RRF + rank)
+    ids = np.array(sorted(scores), dtype=np.int64)
+    return Right(ids, np.array([scores[id_] for id_ in ids.tolist()]), tolerance=1e-12)
 
 
 def _normal(loaded: Loaded) -> npt.NDArray[np.float32]:
-    if loaded.name not in _normals:
+    key = loaded.name, loaded.id
+    if key not in _normals():
         vectors = loaded.vectors
-        _normals[loaded.name] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    return _normals[loaded.name]
+        _normals()[key] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return _normals()[key]
+
+
+@cache
+def _normals() -> dict[tuple[str, int], npt.NDArray[np.float32]]:
+    return {}

@@ -162,11 +162,11 @@ def _recalls(bench: Bench, loaded: Loaded, kind: Kind, queries: int) -> list[Row
         register_vector(connection)
         connection.execute("SELECT set_config('hnsw.ef_search', %s, false)", [str(kind.ef)])
         for number in range(min(queries, 100)):
-            near = oracle.similarities(loaded, number, None)
+            near = oracle.nearest(loaded, number, None)
             parameters = kind.parameters(loaded, number)
             rows = connection.execute(kind.statement, parameters).fetchall()
-            by_hand.append(oracle.recall([row[0] for row in rows], near, K))
+            by_hand.append(near.recall([row[0] for row in rows], K))
             hits = bench.store.search(loaded.name, **kind.asked(loaded, number))
-            ours.append(oracle.recall([hit.chunk_id for hit in hits], near, K))
+            ours.append(near.recall([hit.chunk_id for hit in hits], K))
     shown = f"{statistics.fmean(by_hand):.3f}, {statistics.fmean(ours):.3f}"
     return [Row(f"  recall@{K} at ef_search {EF}: by hand, ours", None, shown)]

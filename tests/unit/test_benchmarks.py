@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
-
+import numpy as np
 import pytest
 
 from tests.benchmarks import data, oracle, page, timing
@@ -23,17 +22,16 @@ from tests.benchmarks import data, oracle, page, timing
 )
 def test_recall_counts_what_is_as_good_as_the_best(found: list[int], k: int, recall: float) -> None:
     """Recall is the share of the first k found that are no worse than the k-th best."""
-    assert oracle.recall(found, {1: 0.9, 2: 0.5, 3: 0.5, 4: 0.1}, k) == recall
+    right = oracle.Right(np.array([1, 2, 3, 4]), np.array([0.9, 0.5, 0.5, 0.1]))
+    assert right.recall(found, k) == recall
 
 
 def test_fused_scores_add_the_ranks_of_both_arms() -> None:
-    """A chunk in both arms has the sum of its shares; one beyond the candidates has none."""
-    scores = oracle.fused({1: 0.9, 2: 0.5, 3: 0.1}, [2, 4, 5], candidates=2)
-    assert scores == {
-        1: Fraction(1, 61),
-        2: Fraction(1, 62) + Fraction(1, 61),
-        4: Fraction(1, 62),
-    }
+    """A chunk in both arms comes before those in one; one beyond the candidates does not come."""
+    near = oracle.Right(np.array([1, 2, 3]), np.array([0.9, 0.5, 0.1]))
+    right = oracle.fused(near, [2, 4, 5], candidates=2)
+    assert right.best(10).tolist() == [2, 1, 4]
+    assert right.recall([3], 1) == 0
 
 
 @pytest.mark.parametrize(("part", "share"), [("half", 100), ("twentieth", 10), ("hundredth", 2)])
@@ -43,7 +41,7 @@ def test_filters_let_equally_many_chunks_through(part: str, share: int) -> None:
     for number in (0, 1, 7):
         where = made.where(part, number)
         passing = [meta for meta in made.metas if where.items() <= meta.items()]
-        assert len(passing) == len(made.matching(where)) == share
+        assert len(passing) == made.passes(where, np.arange(200)).sum() == share
 
 
 def test_documents_hold_each_chunk_once() -> None:

@@ -87,7 +87,7 @@ def rows(bench: Bench, chunks: int, rounds: int, queries: int, venv: Path | None
         searched = _loaded_for_search(bench, data)
         plain, found = _searched(bench, searched, peers, data, queries, None)
         filtered, counts = _searched(bench, searched, peers, data, queries, PART)
-    wanted = min(K, len(data.matching(data.where(PART, 0))))
+    wanted = min(K, round(data.share(PART) * chunks))
     return [
         *_rows(f"ingest of {chunks:,} chunks", ingested),
         *_rows(f"search of {chunks:,} chunks, k {K}", plain, found, K),
