@@ -1,196 +1,163 @@
-"""What ingest costs beside COPY: ``python -m tests.benchmarks.ingest [chunks] [rounds]``.
+"""Ingest: beside COPY BINARY by hand of the same rows, again, with changes, and its memory.
 
-The baseline is raw COPY BINARY of the same rows, ready as tuples, into the same tables with all
-their constraints and indexes, in one transaction. Baseline and subject take turns; a ratio is the
-median of the pairs. The null band is the baseline beside itself. No ANN index is there.
+Both arms write into the same tables of one database, emptied before each run, with every index but
+the approximate one, which is built after the load and counted on neither side.
 """
 
 from __future__ import annotations
 
-import random
-import resource
-import statistics
+import json
+import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from time import perf_counter
 from typing import Any
 
-import numpy as np
-from psycopg import sql
+from ragstore.content import NewDocument
+from ragstore.quickstart import DIMENSIONS as LOCAL_DIMENSIONS
+from ragstore.quickstart import load_model
+from tests.benchmarks import data
+from tests.benchmarks.bench import Bench
+from tests.benchmarks.copying import Rows
+from tests.benchmarks.table import NULL, Row, median_ms, ratio, shown_ratio, shuffled
 
-from ragstore import DatabaseConnection, NewChunk, NewDocument, Store
-from ragstore.content import prepare_batch
-from ragstore.database import create_database
-from ragstore.embedded import EmbeddedServer
-from ragstore.migrations import upgrade
-from ragstore.space import pack_vectors
+MOST_RATIO, MOST_CHANGED, MOST_MEGABYTES = 1.25, 0.25, 50
+LEAST_GIVEN, LEAST_EMBEDDED = 5, 20
+Embed = Callable[[list[str]], Any]
 
-DIMENSIONS = 384
-CHUNKS_PER_DOCUMENT = 10
-COPIES = (
-    (
-        "ragstore_document (collection_id, id, key, title, metadata, content_hash)",
-        ("int8", "int8", "text", "text", "bytea", "bytea"),
-    ),
-    (
-        "ragstore_chunk (collection_id,id,document_id,ordinal,text,metadata,language,content_hash)",
-        ("int8", "int8", "int8", "int4", "text", "bytea", "text", "bytea"),
-    ),
-    (
-        "ragstore_embedding (collection_id, chunk_id, space_id, vector)",
-        ("int8", "int8", "int8", "bytea"),
-    ),
-)
+EVERY = 10  # one document in so many is changed
 
 
-@dataclass
-class Figures:
-    """The seconds of each round, by what was measured, and the memory of a long stream in MB."""
+@dataclass(frozen=True)
+class Times:
+    """The seconds of each round: ragstore's, and those of COPY by hand."""
 
-    seconds: dict[str, list[float]] = field(default_factory=dict)
-    memory: float = 0.0
-
-    def note(self, name: str, seconds: float) -> None:
-        """Add a round."""
-        self.seconds.setdefault(name, []).append(seconds)
-
-    def ratio(self, name: str, base: str) -> float:
-        """Return the median of the pairs."""
-        pairs = zip(self.seconds[name], self.seconds[base], strict=True)
-        return statistics.median(one / other for one, other in pairs)
+    first: list[float]
+    again: list[float]
+    changed: list[float]
+    raw: list[float]
+    raw_again: list[float]
 
 
-def documents(chunks: int, *, seed: int = 1) -> list[NewDocument]:
-    """Return documents of real words in random order, about 500 characters a chunk."""
-    return list(stream(chunks, seed=seed))
+def rows(bench: Bench, chunks: int, rounds: int, slack: float = 1.0) -> list[Row]:
+    """Measure, and return the rows; every target is loosened by ``slack``."""
+    given = _given(bench, chunks, rounds)
+    embedded = _embedded(bench, chunks // 2, max(rounds // 3, 1))
+    most, changed = MOST_RATIO * slack, MOST_CHANGED * slack
+    beside = ratio(given.first, given.raw)
+    found = [
+        Row(f"{chunks:,} chunks, COPY BINARY by hand", median_ms(given.raw)),
+        Row(NULL, median_ms(given.raw_again), shown_ratio(given.raw_again, given.raw)),
+        Row(
+            "  ingest, vectors given",
+            median_ms(given.first),
+            shown_ratio(given.first, given.raw),
+            f"<= {most:.2f}x",
+            beside <= most,
+        ),
+        *_again("  vectors given", given, LEAST_GIVEN / slack, changed),
+        Row(f"{chunks // 2:,} chunks, embedded by the local model", median_ms(embedded.first)),
+        *_again("  local model", embedded, LEAST_EMBEDDED / slack, changed),
+    ]
+    grown = memory(bench, chunks)
+    name = f"memory of the client over {chunks:,} chunks"
+    met = grown <= MOST_MEGABYTES
+    return [*found, Row(name, None, f"+{grown:.0f} MB", f"<= {MOST_MEGABYTES} MB", met)]
 
 
-def stream(chunks: int, *, seed: int = 1) -> Iterator[NewDocument]:
-    """Yield documents as they are asked for."""
-    from pydoc_data.topics import topics
-
-    words = " ".join(topics.values()).split()
-    choice = random.Random(seed)
-    numbers = np.random.default_rng(seed)
-    for number in range(max(1, chunks // CHUNKS_PER_DOCUMENT)):
-        vectors = numbers.normal(size=(CHUNKS_PER_DOCUMENT, DIMENSIONS)).astype(np.float32)
-        passages = []
-        for vector in vectors:
-            at = choice.randrange(len(words) - 80)
-            meta = {"lang": "en", "page": number, "category": f"c{number % 100}", "draft": False}
-            passages.append(NewChunk(" ".join(words[at : at + 75]), vector, meta))
-        yield NewDocument(f"doc/{number:07}", passages, title=f"Document {number}")
-
-
-def rows_of(given: list[NewDocument], collection: Any) -> tuple[list[Any], ...]:
-    """Return the rows that ingest writes, ready for COPY."""
-    heads, chunks, vectors = [], [], []
-    chunk_id = 0
-    for number, each in enumerate(prepare_batch(given), 1):
-        meta = b"\x01" + each.meta.encode()
-        heads.append((collection.id, number, each.key, each.title, meta, each.content_hash))
-        for chunk in each.chunks:
-            chunk_id += 1
-            head = (collection.id, chunk_id, number, chunk.ordinal, chunk.text)
-            meta = b"\x01" + chunk.meta.encode()
-            chunks.append((*head, meta, collection.language, chunk.content_hash))
-            assert chunk.vector is not None
-            packed = pack_vectors(chunk.vector[None, :])[0]
-            vectors.append((collection.id, chunk_id, collection.space.id, packed))
-    return heads, chunks, vectors
+def _again(name: str, times: Times, least: float, most: float) -> list[Row]:
+    faster = ratio(times.first, times.again)
+    return [
+        Row(
+            f"{name}: again, unchanged",
+            median_ms(times.again),
+            f"1/{faster:.1f} of the first",
+            f"<= 1/{least:.1f}",
+            faster >= least,
+        ),
+        Row(
+            f"{name}: 1 document in {EVERY} changed",
+            median_ms(times.changed),
+            shown_ratio(times.changed, times.first),
+            f"<= {most:.2f}x",
+            ratio(times.changed, times.first) <= most,
+        ),
+    ]
 
 
-def copy_raw(connection: DatabaseConnection, rows: tuple[list[Any], ...]) -> None:
-    """Write rows by COPY BINARY, in one transaction."""
-    with connection.transaction() as driver, driver.cursor() as cursor:
-        for (target, types), some in zip(COPIES, rows, strict=True):
-            statement = f"COPY {target} FROM STDIN (FORMAT BINARY)"
-            with cursor.copy(statement.encode()) as copy:
-                copy.set_types(types)
-                for row in some:
-                    copy.write_row(row)
+def _given(bench: Bench, chunks: int, rounds: int) -> Times:
+    """Return the seconds of runs in which the chunks bring their vectors."""
+    space = bench.space("given", data.DIMENSIONS, has_index=False)
+    collection = bench.collection("given", space)
+    documents = list(data.made(chunks).documents())
+    bench.store.ingest("given", documents)
+    with closing(bench.connect()) as connection:
+        stored = Rows.stored(connection, collection.id, space.id)
+        empty(bench)
+        stored.write(connection)
+        if not stored.is_same(Rows.stored(connection, collection.id, space.id)):
+            raise SystemExit("COPY by hand has written other rows than ragstore: it is no baseline")
+        return _rounds(bench, "given", documents, None, rounds, lambda: stored.write(connection))
 
 
-def emptied(connection: DatabaseConnection) -> None:
-    """Start each round with empty tables, and nothing left for the server to do."""
-    with connection.transaction() as driver:
-        driver.execute(sql.SQL("TRUNCATE ragstore_document, ragstore_chunk, ragstore_embedding"))
-    with connection.engine.connect() as pooled:
-        pooled.execution_options(isolation_level="AUTOCOMMIT").exec_driver_sql("CHECKPOINT")
+def _embedded(bench: Bench, chunks: int, rounds: int) -> Times:
+    """Return the seconds of runs in which the local model makes the vectors."""
+    bench.collection("embedded", bench.space("embedded", LOCAL_DIMENSIONS, has_index=False))
+    embed = load_model()
+    embed(["The first call takes longer."])
+    documents = list(data.made(chunks).documents(with_vectors=False))
+    return _rounds(bench, "embedded", documents, embed, rounds, None)
 
 
-def timed(call: Callable[[], Any]) -> float:
-    """Return the seconds of a call."""
-    started = time.perf_counter()
-    call()
-    return time.perf_counter() - started
+def _rounds(
+    bench: Bench,
+    name: str,
+    documents: Sequence[NewDocument],
+    embed: Embed | None,
+    rounds: int,
+    raw: Callable[[], None] | None,
+) -> Times:
+    differing = [
+        data.changed(document) if at % EVERY == 0 else document
+        for at, document in enumerate(documents)
+    ]
+    times = Times([], [], [], [], [])
+
+    def ingest(into: list[float], given: Sequence[NewDocument]) -> None:
+        begun = perf_counter()
+        bench.store.ingest(name, given, embed=embed)
+        into.append(perf_counter() - begun)
+
+    for order in shuffled(["ours", "raw", "raw_again"] if raw else ["ours"], rounds):
+        for arm in order:
+            empty(bench)
+            if arm == "ours":
+                ingest(times.first, documents)
+                ingest(times.again, documents)
+                ingest(times.changed, differing)
+            elif raw is not None:
+                begun = perf_counter()
+                raw()
+                (times.raw if arm == "raw" else times.raw_again).append(perf_counter() - begun)
+    empty(bench)
+    return times
 
 
-def measure(url: Any, *, chunks: int = 20_000, rounds: int = 9) -> Figures:
-    """Measure on a migrated database that is empty; what it writes stays there."""
-    figures = Figures()
-    with DatabaseConnection(url) as connection:
-        store = Store(connection)
-        store.create_space("bench", model="none", dimensions=DIMENSIONS)
-        target = store.create_collection("bench", space="bench")
-        given = documents(chunks)
-        rows = rows_of(given, target)
-        other = documents(chunks, seed=2)
-        changed = [
-            replace(each, chunks=[*each.chunks[:-1], other[at].chunks[-1]])
-            if at % 10 == 0
-            else each
-            for at, each in enumerate(given)
-        ]
-        arms: dict[str, Callable[[], Any]] = {
-            "raw": lambda: copy_raw(connection, rows),
-            "raw again": lambda: copy_raw(connection, rows),
-            "ingest": lambda: store.ingest("bench", given, build_index="never"),
-        }
-        for _ in range(rounds):
-            for name in random.sample(list(arms), len(arms)):
-                emptied(connection)
-                figures.note(name, timed(arms[name]))
-            if name != "ingest":
-                emptied(connection)
-                store.ingest("bench", given, build_index="never")
-            figures.note("unchanged", timed(lambda: store.ingest("bench", given)))
-            figures.note("tenth changed", timed(lambda: store.ingest("bench", changed)))
-    return figures
+def empty(bench: Bench) -> None:
+    """Empty the tables that grow, and let no write of before wait for the disk in the next run."""
+    bench.execute("TRUNCATE ragstore_document, ragstore_chunk, ragstore_embedding")
+    bench.execute("CHECKPOINT")
 
 
-def measure_memory(url: Any, *, chunks: int = 100_000) -> float:
-    """Return by how many MB the process grows while it ingests a stream, after a first batch."""
-    with DatabaseConnection(url) as connection:
-        store = Store(connection)
-        store.create_space("stream", model="none", dimensions=DIMENSIONS, exists_ok=True)
-        store.create_collection("stream", space="stream", exists_ok=True)
-        source = stream(chunks)
-        next(source)
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        store.ingest("stream", source, build_index="never")
-        return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-
-
-def main() -> None:
-    """Measure on a server of its own, and print."""
-    chunks = int(sys.argv[1]) if len(sys.argv) > 1 else 20_000
-    rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 9
-    with tempfile.TemporaryDirectory() as place, EmbeddedServer(Path(place) / "data") as server:
-        url = server.url("ingest")
-        create_database(url)
-        upgrade(url)
-        memory = measure_memory(url)
-        figures = measure(url, chunks=chunks, rounds=rounds)
-    for name, seconds in figures.seconds.items():
-        base = "raw" if name in ("raw", "raw again", "ingest") else "ingest"
-        ratio = figures.ratio(name, base)
-        print(f"{name:15} {statistics.median(seconds):7.2f} s  {ratio:6.3f} x {base}")
-    print(f"memory over {100_000:,} chunks streamed: {memory:.0f} MB")
-
-
-if __name__ == "__main__":
-    main()
+def memory(bench: Bench, chunks: int) -> float:
+    """Return by how many megabytes a process grows that ingests documents made on the way."""
+    space = bench.space("memory", data.DIMENSIONS, has_index=False)
+    bench.collection("memory", space)
+    command = [sys.executable, "-m", "tests.benchmarks.memory", bench.libpq_url, str(chunks)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"the process whose memory is measured failed:\n{done.stderr}")
+    empty(bench)
+    return float(json.loads(done.stdout)["megabytes"])

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import sys
 
+from tests.benchmarks.table import print_table
 from tests.benchmarks.testing import clones, sessions, starts, suites
 from tests.benchmarks.testing.ground import prepared
-from tests.benchmarks.testing.table import print_table
 
 ROUNDS = 300
 

@@ -19,8 +19,8 @@ from sqlalchemy.engine import URL
 from ragstore.driver import connect
 from ragstore.testing.history import plan_of
 from ragstore.testing.template import Databases
+from tests.benchmarks.table import NULL, Row, median_ms, ratio, shown_ratio, shuffled
 from tests.benchmarks.testing.ground import Ground
-from tests.benchmarks.testing.table import NULL, Row, median_ms, ratio, shown_ratio, shuffled
 
 MOST_RATIO = 1.5
 

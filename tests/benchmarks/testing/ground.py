@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
 import ragstore
-from ragstore.driver import connect
 from ragstore.embedded import EmbeddedServer
 from ragstore.testing.server import TestServer
+from tests.benchmarks.machine import described, forget_settings
 
 PLUGIN = ("-p", "no:ragstore", "-p", "ragstore.testing.plugin")
 """The plugin by its module, whether or not ragstore is installed with its entry point."""
 
 _CHECKOUT = Path(ragstore.__file__).parents[1]
-_OF_SETTINGS = ("DB_", "RAGSTORE_", "DATABASE_URL", "DATABASE_TEST_URL", "TEST_DATABASE_URL")
 # Kept out of the runs because they only take time there.
 _OTHERS = ("asyncio", "anyio", "hypothesispytest", "cov", "pytest_cov", "xdist", "cacheprovider")
 _POSTGRESQL = ("-p", "no:pytest_postgresql")
@@ -43,18 +41,7 @@ class Ground:
 
     def described(self) -> list[str]:
         """Return lines that say what the numbers were measured on."""
-        with closing(connect(self.server.url)) as connection:
-            settings = {
-                name: connection.execute(f"SHOW {name}").fetchone()
-                for name in ("fsync", "full_page_writes", "synchronous_commit", "shared_buffers")
-            }
-        shown = ", ".join(f"{name} {value[0]}" for name, value in settings.items() if value)
-        load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-        python = platform.python_version()
-        return [
-            f"{os.cpu_count()} CPUs, load {load}; Python {python}; {self.server.versions}",
-            f"data directory on {_filesystem(self.data)}; {shown}",
-        ]
+        return described(self.server.url, self.data, self.server.versions)
 
     def run(self, name: str, source: str, *arguments: str) -> float:
         """Return the seconds that a run of pytest on one module takes, process and all.
@@ -93,10 +80,7 @@ def prepared() -> Iterator[Ground]:
     """Yield a ground in a temporary directory; the server stops at the end."""
     with tempfile.TemporaryDirectory(prefix="ragstore-bench-") as directory:
         root = Path(directory)
-        (root / "empty.env").touch()
-        for name in [name for name in os.environ if name.startswith(_OF_SETTINGS)]:
-            del os.environ[name]
-        os.environ["RAGSTORE_ENV_FILE"] = str(root / "empty.env")
+        forget_settings(root)
         # Python compiles once, as it does for packages that are installed.
         os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
         os.environ["PYTHONPYCACHEPREFIX"] = str(root / "bytecode")
@@ -108,13 +92,3 @@ def prepared() -> Iterator[Ground]:
 def _environment() -> dict[str, str]:
     paths = [str(_CHECKOUT), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-
-
-def _filesystem(path: Path) -> str:
-    """Return the type of the file system that holds a path, where the system tells it."""
-    mounts = Path("/proc/self/mounts")
-    if not mounts.exists():
-        return "an unknown file system"
-    found = [line.split()[1:3] for line in mounts.read_text().splitlines()]
-    holding = [(len(at), kind) for at, kind in found if path.resolve().is_relative_to(at)]
-    return max(holding, default=(0, "an unknown file system"))[1]

@@ -13,8 +13,8 @@ from io import StringIO
 
 import pytest
 
+from tests.benchmarks.table import NULL, Row, shown_ratio, shuffled
 from tests.benchmarks.testing.ground import PLUGIN, Ground
-from tests.benchmarks.testing.table import NULL, Row, shown_ratio, shuffled
 
 TESTS = """
 import pytest

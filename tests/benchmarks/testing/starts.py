@@ -6,8 +6,8 @@ import statistics
 import subprocess
 import sys
 
+from tests.benchmarks.table import NULL, Row, median_ms, shown_ratio, shuffled
 from tests.benchmarks.testing.ground import Ground
-from tests.benchmarks.testing.table import NULL, Row, median_ms, shown_ratio, shuffled
 
 MOST_START, MOST_IMPORT = 500, 10  # milliseconds
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.util import find_spec
 
+from tests.benchmarks.table import NULL, Row, median_ms, shown_ratio, shuffled
 from tests.benchmarks.testing.ground import Ground
-from tests.benchmarks.testing.table import NULL, Row, median_ms, shown_ratio, shuffled
 
 TOTAL = 1_000
 

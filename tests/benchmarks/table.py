@@ -17,13 +17,14 @@ NULL = "  again: the null band"
 
 @dataclass(frozen=True)
 class Row:
-    """One line: milliseconds, what they are beside, and the target if there is one."""
+    """One line: milliseconds, what they are beside, and the target if there is one, or a note."""
 
     name: str
     milliseconds: float | None = None
     beside: str = ""
     target: str = ""
     is_met: bool = True
+    note: str = ""
 
 
 def median_ms(seconds: Iterable[float]) -> float:
@@ -56,12 +57,16 @@ def shuffled(names: Sequence[T], rounds: int) -> Iterator[list[T]]:
         yield chance.sample(names, len(names))
 
 
-def print_table(ground: Sequence[str], rows: Iterable[Row]) -> None:
-    """Print what the benchmark ran on, and the rows."""
-    out = sys.stdout.write
-    out("\n" + "".join(f"{line}\n" for line in ground))
-    out(f"\n{'milliseconds, medians':<50}{'':>9}  {'beside its baseline':<22}target\n")
+def table_lines(rows: Iterable[Row]) -> list[str]:
+    """Return the table of the rows, its head first."""
+    lines = [f"{'milliseconds, medians':<50}{'':>9}  {'beside its baseline':<22}target"]
     for row in rows:
         number = "" if row.milliseconds is None else f"{row.milliseconds:,.2f}"
-        verdict = f"{row.target}: {'met' if row.is_met else 'MISSED'}" if row.target else ""
-        out(f"{row.name:<50}{number:>9}  {row.beside:<22}{verdict}".rstrip() + "\n")
+        verdict = f"{row.target}: {'met' if row.is_met else 'MISSED'}" if row.target else row.note
+        lines.append(f"{row.name:<50}{number:>9}  {row.beside:<22}{verdict}".rstrip())
+    return lines
+
+
+def print_table(ground: Sequence[str], rows: Iterable[Row]) -> None:
+    """Print what the benchmark ran on, and the rows."""
+    sys.stdout.write("\n".join(["", *ground, "", *table_lines(rows), ""]))
