@@ -22,7 +22,7 @@ RUN = {"bash": ["bash", "-euo", "pipefail", "-c"], "python": [sys.executable, "-
 NOT_RUN = {"text", "dotenv"}  # output, history, and variables, which a test below loads
 
 # These two are run elsewhere, as they stand: by tests/packaging, and by .ci/run itself.
-LINES_OF_README = ("ragstore quickstart", "pytest --cov")
+LINES_OF_README = ("ragstore quickstart", "pytest --cov -n auto")
 
 
 class Block(NamedTuple):

@@ -235,7 +235,10 @@ def _regenerated(
         f"{place(pair.key, found.name)} becomes generated: what is stored in it now, and is not"
         " what the expression gives, would be lost"
     )
-    where = f"{_quoted(found)} IS DISTINCT FROM ({wanted.default})"
+    # Values of two types, or of one without an operator for it, are compared as they print.
+    are_comparable = found.type == wanted.type and found.type != "json"
+    cast = "" if are_comparable else "::text"
+    where = f"{_quoted(found)}{cast} IS DISTINCT FROM ({wanted.default}){cast}"
     decision = _decision(pair.key, question, where, "")
     return [
         (Phase.GENERATED, decision),

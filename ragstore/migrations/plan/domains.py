@@ -38,7 +38,7 @@ def compare_domains(context: Context) -> None:
     """Plan the domains that are new, and those that change.
 
     Raises:
-        CouldNotCompare: one has another type, which no ALTER DOMAIN changes.
+        CouldNotCompare: one changes in a way that no ALTER DOMAIN can make.
     """
     found, wanted = context.found.domains, context.wanted.domains
     for key in _sorted(wanted.keys()):
@@ -55,11 +55,20 @@ def compare_domains(context: Context) -> None:
 
 def _change(context: Context, found: Domain, wanted: Domain) -> None:
     name = place(wanted.key)
+    what = changed(_rules(found), _rules(wanted))
+    remedy = "which no ALTER DOMAIN changes: give the new one another name"
     if (found.type, found.collation) != (wanted.type, wanted.collation):
         what = f"its type {changed(_typed(found), _typed(wanted))}"
-        remedy = "which no ALTER DOMAIN changes: give the new one another name"
         raise CouldNotCompare([f"domain {name}: {what}, {remedy}"])
-    what = f"{changed(_rules(found), _rules(wanted))}"
+    arrays = [
+        place(key, column)
+        for key, column in found.used_by
+        if context.found.tables[key].columns[column].type.endswith("[]")
+    ]
+    if arrays and (found.nullable, found.checks) != (wanted.nullable, wanted.checks):
+        raise CouldNotCompare(
+            [f"domain {name} {what}, and {arrays[0]} is an array of it, {remedy}"]
+        )
     steps = list(_steps(context, found, wanted))
     context.plan.add(Difference("domain", name, what), *((Phase.TYPES, step) for step in steps))
 
@@ -88,14 +97,9 @@ def _questions(
     context: Context, domain: Domain, what: str, condition: str
 ) -> Iterator[MigrateOperation]:
     """Yield a question for each column that has the domain; ``condition`` has its place as {}."""
-    for (old, old_name), (key, name) in zip(
-        domain.used_by, columns_after(context, domain.used_by), strict=True
-    ):
-        column, table = printed(None, name), context.found.tables[old]
+    for key, name in columns_after(context, domain.used_by):
+        column = printed(None, name)
         where = f"NOT ({condition.format(column)})"
-        if table.columns[old_name].type.endswith("[]"):
-            inside = condition.format("each.value")
-            where = f"EXISTS (SELECT FROM unnest({column}) each(value) WHERE NOT ({inside}))"
         question = (
             f"{place(key, name)} is of the domain {place(domain.key)}, which {what}: what do rows"
             " that are not so get instead?"

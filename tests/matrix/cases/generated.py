@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import CheckConstraint, Column, Computed, Index, Integer, MetaData, Text, func
+from sqlalchemy import JSON, CheckConstraint, Column, Computed, Index, Integer, MetaData, Text, func
 from sqlalchemy.dialects.postgresql import TSVECTOR
 
 from tests.matrix.case import Case, change, control, decision
@@ -167,6 +167,15 @@ CASES: list[Case] = [
         "generated-from-plain-with-dependants",
         lambda: total(None, Index("item_total", "total")),
         lambda: total("price * 100 + tax", Index("item_total", "total")),
+        holds="SELECT false",
+    ),
+    decision(
+        "generated-from-plain-of-another-type",
+        lambda: item(Column("price", Integer), Column("total", JSON)),
+        lambda: item(
+            Column("price", Integer),
+            Column("total", Integer, Computed("price * 2", persisted=True)),
+        ),
         holds="SELECT false",
     ),
     decision(
