@@ -112,13 +112,15 @@ class Move:
         if source.space == target:
             return report
         report = yield from self._fill(source, target, report)
-        index = yield from index_after_load(replace(source, space=target), self.options)
-        report = replace(report, index=index)
+        moved = replace(source, space=target)
+        index = yield from index_after_load(moved, self.options)
         if self.sample and source.space is not None:
             compared = compare_spaces(source.id, source.space, target, sample=self.sample)
             report = replace(report, comparison=(yield from transact(compared)))
         report = yield from self._switch(source, target, report)
-        return replace(report, seconds=time.perf_counter() - started)
+        if report.last and index is not None and index.state == "not needed":
+            index = yield from index_after_load(moved, self.options)  # the last were many
+        return replace(report, index=index, seconds=time.perf_counter() - started)
 
     def _fill(
         self, source: CollectionInfo, target: Space, report: ReembedReport
