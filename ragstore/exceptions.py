@@ -35,7 +35,10 @@ and the remedy, and its attributes carry the data. No message holds a password o
     ├── CollectionExists
     ├── SpaceNotFound (LookupError)
     ├── SpaceExists
+    ├── SpaceInUse                             collections are in the space, or on the way to it
     ├── SpaceNotReady                          a collection without space, a space without partition
+    ├── ReembedUnderWay                        the collection is on its way to another space
+    ├── ReembedUnfinished                      writers were faster than embed: call it again
     ├── SpaceChanged                           the collection switched its space: make vectors anew
     └── InvalidInput (ValueError)              refused before any statement
         ├── InvalidName                        of a database, collection, space, language
@@ -307,6 +310,33 @@ class SpaceExists(RagstoreError):
 
     def __init__(self, message: str, *, space: str) -> None:
         self.space = space
+        super().__init__(message)
+
+
+class SpaceInUse(RagstoreError):
+    """Collections are in the space, or being moved to it; ``collections`` has their names."""
+
+    def __init__(self, message: str, *, space: str, collections: Sequence[str]) -> None:
+        self.space = space
+        self.collections = collections
+        super().__init__(message)
+
+
+class ReembedUnderWay(RagstoreError):
+    """The collection is being moved to another space than the one asked for."""
+
+    def __init__(self, message: str, *, collection: str, space: str) -> None:
+        self.collection = collection
+        self.space = space
+        super().__init__(message)
+
+
+class ReembedUnfinished(RagstoreError):
+    """Writers added chunks faster than they were embedded; ``lacking`` is how many were left."""
+
+    def __init__(self, message: str, *, collection: str, lacking: int) -> None:
+        self.collection = collection
+        self.lacking = lacking
         super().__init__(message)
 
 

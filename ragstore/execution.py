@@ -6,7 +6,9 @@ knows nothing of async: ``run`` and ``run_async`` do that, so every operation is
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sequence
+import asyncio
+import inspect
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -54,8 +56,16 @@ class Copy:
     rows: Iterable[Sequence[Any]]
 
 
-Step = Query | Numbered | Copy
-Operation = Generator[Step, list[Row], T]
+@dataclass(frozen=True)
+class Call:
+    """A function of the caller's to call while the transaction is open; its result is sent back."""
+
+    function: Callable[..., Any]
+    arguments: Sequence[Any] = ()
+
+
+Step = Query | Numbered | Copy | Call
+Operation = Generator[Step, Any, T]
 
 
 def compiled(statement: Select[Any]) -> Query:
@@ -78,7 +88,7 @@ def compiled(statement: Select[Any]) -> Query:
 
 def run(connection: Connection[Row], operation: Operation[T]) -> T:
     """Run an operation on a connection, inside whatever transaction the caller has."""
-    rows: list[Row] = []
+    rows: Any = []
     try:
         step = next(operation)
         while True:
@@ -169,10 +179,25 @@ def _numbered(step: Step) -> Numbered:
     return step
 
 
-def _execute(connection: Connection[Row], step: Step) -> list[Row]:
+def call(step: Call) -> Any:
+    """Call a function, and return what it returns."""
+    return step.function(*step.arguments)
+
+
+async def call_async(step: Call) -> Any:
+    """Call a function of either kind; a plain one in a thread, so that the loop goes on."""
+    if inspect.iscoroutinefunction(step.function):
+        return await step.function(*step.arguments)
+    made = await asyncio.to_thread(step.function, *step.arguments)
+    return await made if inspect.isawaitable(made) else made
+
+
+def _execute(connection: Connection[Row], step: Step) -> Any:
     if isinstance(step, Numbered):
         raw = RawCursor(connection)
         return raw.execute(step.statement, step.parameters, prepare=step.prepare).fetchall()
+    if isinstance(step, Call):
+        return call(step)
     if isinstance(step, Query):
         cursor = connection.execute(step.statement, step.parameters or None)
         return cursor.fetchall() if cursor.description else []
@@ -183,11 +208,13 @@ def _execute(connection: Connection[Row], step: Step) -> list[Row]:
     return []
 
 
-async def _execute_async(connection: AsyncConnection[Row], step: Step) -> list[Row]:
+async def _execute_async(connection: AsyncConnection[Row], step: Step) -> Any:
     if isinstance(step, Numbered):
         numbered = AsyncRawCursor(connection)
         await numbered.execute(step.statement, step.parameters, prepare=step.prepare)
         return await numbered.fetchall()
+    if isinstance(step, Call):
+        return await call_async(step)
     if isinstance(step, Query):
         cursor = await connection.execute(step.statement, step.parameters or None)
         return await cursor.fetchall() if cursor.description else []

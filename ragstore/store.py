@@ -20,20 +20,26 @@ from collections.abc import (
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from ragstore import ingest, space
+from ragstore import indexing, ingest, recall, reembed, space, space_removal, stats
 from ragstore.collection import CollectionInfo, find_collection, insert_collection
 from ragstore.connection import DatabaseConnection
 from ragstore.content import NewDocument, prepare_batch
 from ragstore.exceptions import InvalidInput, LockTimeout
 from ragstore.execution import Operation, run, run_async
+from ragstore.indexing import IndexOptions, IndexReport
 from ragstore.ingest import Batcher, Embed, IngestReport
 from ragstore.models import DEFAULT_EXACT_LIMIT
+from ragstore.procedure import Procedure, perform, perform_async
+from ragstore.recall import RecallReport
+from ragstore.reembed import Move, ReembedReport
 from ragstore.search.filter import Where
 from ragstore.search.query import QueryVector, Search, Weights
 from ragstore.search.result import SearchResult
 from ragstore.searcher import AsyncSearcher, Searcher, as_searches
 from ragstore.space import Space
+from ragstore.stats import SpaceStats
 from ragstore.types import IndexType, Metric
+from ragstore.work import do, do_async
 
 T = TypeVar("T")
 
@@ -95,6 +101,143 @@ class Store:
                     raise
                 time.sleep(pause)
         return made
+
+    def build_index(
+        self,
+        space: str,
+        collection: str | None = None,
+        *,
+        m: int | None = None,
+        ef_construction: int | None = None,
+        lists: int | None = None,
+        memory: str | None = None,
+        workers: int | None = None,
+    ) -> IndexReport:
+        """Build the index over a space, or over one collection in it, as the owner of the tables.
+
+        Reads and writes go on meanwhile; it waits for transactions that are open. A valid index
+        is left as it is, an invalid one that a failed build left behind is built again, and a
+        collection of up to the space's ``exact_limit`` vectors needs none. ``m`` and
+        ``ef_construction`` are HNSW's, ``lists`` IVFFlat's. ``memory`` (such as ``"2GB"``) and
+        ``workers`` are what the build may use; it is much slower if the index does not fit.
+
+        Raises:
+            SpaceNotFound, CollectionNotFound, SpaceNotReady: there is nothing to index.
+            InvalidInput: the space was made without index, or an option is out of range.
+            PermissionDenied: the role does not own the tables: set DB_MIGRATION_DATABASE_URL.
+        """
+        options = IndexOptions(m, ef_construction, lists, memory, workers)
+        return self._do(indexing.build_index(space, collection, options))
+
+    def ensure_indexes(
+        self,
+        space: str,
+        *,
+        whole: bool = False,
+        memory: str | None = None,
+        workers: int | None = None,
+    ) -> list[IndexReport]:
+        """Build the index of each collection that is larger than the space's ``exact_limit``.
+
+        With ``whole`` also the one over the space, for searches across collections. As
+        ``build_index``, one after another.
+        """
+        options = IndexOptions(memory=memory, workers=workers)
+        return self._do(indexing.ensure_indexes(space, options, whole=whole))
+
+    def reembed(
+        self,
+        collection: str,
+        *,
+        to: str,
+        embed: Embed,
+        batch_size: int = 1_000,
+        last: int = reembed.LAST,
+        sample: int = 20,
+        on_progress: reembed.Progress | None = None,
+    ) -> ReembedReport:
+        """Move a collection to another embedding space while it is read and written.
+
+        Chunks that lack a vector in the space ``to`` get one, ``batch_size`` at a time: ``embed``
+        is called outside of transactions, and each batch is stored in one. Searches and ingest go
+        on in the old space. When at most ``last`` chunks are left, its index is built and the
+        answers of ``sample`` chunks are compared; then writers wait while those last ones are
+        embedded and the collection is switched. Readers never wait. A batch of ingest that waited
+        ends with SpaceChanged: its vectors were of the old model.
+
+        Whatever ends a run before, searches are as they were, and the next run goes on where it
+        stopped. The old space keeps its vectors: ``reembed`` back is the way back.
+
+        Raises:
+            CollectionNotFound, SpaceNotFound, SpaceNotReady: there is nothing to move, or to.
+            ReembedUnderWay: the collection is on its way to another space.
+            ReembedUnfinished: more is written than embedded; call it again when less is.
+            SpaceChanged: another run finished or cancelled the move meanwhile.
+            EmbeddingFailed, InvalidVector: ``embed`` made something that does not fit.
+            LockTimeout: writers held the collection each time the switch was tried.
+        """
+        move = Move(collection, to, embed, batch_size, last, sample, on_progress)
+        return self._do(move.run())
+
+    def cancel_reembed(self, collection: str) -> str | None:
+        """Give a move up; return the name of the space it was going to, or None.
+
+        The vectors made for it stay, and a later ``reembed`` to it goes on from them.
+
+        Raises:
+            CollectionNotFound: there is none of that name.
+            LockTimeout: writers held the collection each time it was tried.
+        """
+        return self._do(reembed.cancel(collection))
+
+    def measure_recall(
+        self,
+        collection: str,
+        *,
+        space: str | None = None,
+        k: int = 10,
+        sample: int = 50,
+        where: Where | None = None,
+        target: float = 0.95,
+    ) -> RecallReport:
+        """Measure how many of the ``k`` nearest the index finds, and how far it has to look.
+
+        ``sample`` stored vectors are the queries. Values of ``ef_search`` (or probes) are tried
+        from the least up to the first that reaches ``target``. ``space`` is the active one unless
+        named.
+
+        Raises:
+            CollectionNotFound, SpaceNotFound, SpaceNotReady: there is nothing to measure.
+            InvalidInput, InvalidFilter: an argument is out of range.
+        """
+        return self._run(
+            recall.measure_recall(
+                collection, space_name=space, k=k, sample=sample, where=where, target=target
+            )
+        )
+
+    def drop_space(self, name: str) -> None:
+        """Remove a space that no collection is in, and all vectors in it, as the owner.
+
+        Searches and writers in other spaces go on: the partition is detached concurrently, and
+        every lock is waited for briefly and tried again. A call that was cut short is finished by
+        the next.
+
+        Raises:
+            SpaceNotFound: there is none of that name.
+            SpaceInUse: collections are in it, or being moved to it; nothing was changed.
+            PermissionDenied: the role does not own the tables: set DB_MIGRATION_DATABASE_URL.
+            LockTimeout: other sessions held the tables each time; call it again.
+        """
+        self._do(space_removal.drop_space(name))
+
+    def space_stats(self, name: str) -> SpaceStats:
+        """Return what a space holds, its indexes and their state, and builds under way.
+
+        Raises:
+            SpaceNotFound: there is none of that name.
+        """
+        return self._run(stats.space_stats(name))
 
     def create_collection(
         self,
@@ -246,6 +389,9 @@ class Store:
         with self.connection.transaction() as connection:
             return run(connection, operation)
 
+    def _do(self, procedure: Procedure[T]) -> T:
+        return do(procedure, perform(self.connection))
+
 
 class AsyncStore:
     """``Store`` for asyncio: the same calls with the same results, awaited.
@@ -285,6 +431,77 @@ class AsyncStore:
                     raise
                 await asyncio.sleep(pause)
         return made
+
+    async def build_index(
+        self,
+        space: str,
+        collection: str | None = None,
+        *,
+        m: int | None = None,
+        ef_construction: int | None = None,
+        lists: int | None = None,
+        memory: str | None = None,
+        workers: int | None = None,
+    ) -> IndexReport:
+        """Build an index; see ``Store.build_index``."""
+        options = IndexOptions(m, ef_construction, lists, memory, workers)
+        return await self._do(indexing.build_index(space, collection, options))
+
+    async def ensure_indexes(
+        self,
+        space: str,
+        *,
+        whole: bool = False,
+        memory: str | None = None,
+        workers: int | None = None,
+    ) -> list[IndexReport]:
+        """Build the indexes that are due; see ``Store.ensure_indexes``."""
+        options = IndexOptions(memory=memory, workers=workers)
+        return await self._do(indexing.ensure_indexes(space, options, whole=whole))
+
+    async def reembed(
+        self,
+        collection: str,
+        *,
+        to: str,
+        embed: Embed,
+        batch_size: int = 1_000,
+        last: int = reembed.LAST,
+        sample: int = 20,
+        on_progress: reembed.Progress | None = None,
+    ) -> ReembedReport:
+        """Move a collection to another embedding space; see ``Store.reembed``."""
+        move = Move(collection, to, embed, batch_size, last, sample, on_progress)
+        return await self._do(move.run())
+
+    async def cancel_reembed(self, collection: str) -> str | None:
+        """Give a move up; see ``Store.cancel_reembed``."""
+        return await self._do(reembed.cancel(collection))
+
+    async def measure_recall(
+        self,
+        collection: str,
+        *,
+        space: str | None = None,
+        k: int = 10,
+        sample: int = 50,
+        where: Where | None = None,
+        target: float = 0.95,
+    ) -> RecallReport:
+        """Measure how many of the nearest the index finds; see ``Store.measure_recall``."""
+        return await self._run(
+            recall.measure_recall(
+                collection, space_name=space, k=k, sample=sample, where=where, target=target
+            )
+        )
+
+    async def drop_space(self, name: str) -> None:
+        """Remove a space that no collection is in; see ``Store.drop_space``."""
+        await self._do(space_removal.drop_space(name))
+
+    async def space_stats(self, name: str) -> SpaceStats:
+        """Return what a space holds and the state of its indexes; see ``Store.space_stats``."""
+        return await self._run(stats.space_stats(name))
 
     async def create_collection(
         self,
@@ -387,6 +604,9 @@ class AsyncStore:
     async def _run(self, operation: Operation[T]) -> T:
         async with self.connection.async_transaction() as connection:
             return await run_async(connection, operation)
+
+    async def _do(self, procedure: Procedure[T]) -> T:
+        return await do_async(procedure, perform_async(self.connection))
 
 
 def _timed(report: IngestReport, started: float) -> IngestReport:

@@ -17,7 +17,7 @@ import importlib.util
 import json
 import logging
 import re
-from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, Protocol, TypeVar, cast, overload
 from uuid import uuid4
@@ -30,7 +30,7 @@ from sqlalchemy.orm import Session
 from ragstore import space as spaces
 from ragstore.content import NewChunk, NewDocument, PreparedChunk, prepare
 from ragstore.exceptions import InvalidInput
-from ragstore.execution import Step
+from ragstore.execution import Operation
 from ragstore.models import Chunk, Collection, Document, Embedding, EmbeddingSpace
 from ragstore.store import AsyncStore, Store
 from ragstore.types import Metric
@@ -257,7 +257,7 @@ def _chunk(prepared: PreparedChunk) -> Chunk:
     )
 
 
-def _run(session: Session, operation: Generator[Step, Any, R]) -> R:
+def _run(session: Session, operation: Operation[R]) -> R:
     """Run an operation through the session: its driver's connection may be an async one."""
     connection, rows = session.connection(), None
     try:

@@ -1,0 +1,386 @@
+"""Building the indexes of a space while it is used.
+
+Every build is CREATE INDEX CONCURRENTLY in a session of its own, as the owner of the tables. One
+at a time for each space: two at once on one table would wait for each other's snapshots.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from psycopg import sql
+
+from ragstore import ann
+from ragstore.collection import CollectionInfo, find_collection
+from ragstore.exceptions import (
+    InvalidInput,
+    OldExtensionWarning,
+    PermissionDenied,
+    QueryFailed,
+    SpaceNotReady,
+)
+from ragstore.execution import Call, Operation, Query
+from ragstore.procedure import Outside, Procedure
+from ragstore.space import Space, find_space, is_attached
+from ragstore.work import transact
+
+logger = logging.getLogger(__name__)
+
+IVFFLAT_WARNED_BELOW = (0, 8, 7)
+"""pgvector's build of an IVFFlat index could write past its memory before."""
+
+POLL_INTERVAL = 0.2
+"""Seconds between two looks at whether another session still builds."""
+
+_DISK_FULL = "53100"  # also of shared memory, in which parallel workers build
+
+IndexState = Literal["built", "present", "due", "not needed"]
+
+
+@dataclass(frozen=True)
+class IndexReport:
+    """What became of an index.
+
+    - ``state``: ``built`` now, ``present`` already, ``due`` (this role may not build it), or
+      ``not needed``
+    - ``name``: the index; ``collection`` is the one that it is over, or none for the whole space
+    - ``reason``: why it is not built, if it is not
+    - ``seconds``: what building it took
+    """
+
+    state: IndexState
+    name: str
+    space: str
+    collection: str | None = None
+    reason: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class IndexOptions:
+    """How an index is built; pgvector's and the server's own values where nothing is given.
+
+    ``m`` and ``ef_construction`` are HNSW's, ``lists`` IVFFlat's (a thousandth of the vectors, the
+    square root beyond a million). ``memory`` is what Postgres takes, such as ``"2GB"``;
+    ``workers`` build beside the first, 0 for none.
+
+    Raises:
+        InvalidInput: one of them is out of pgvector's or Postgres's range.
+    """
+
+    m: int | None = None
+    ef_construction: int | None = None
+    lists: int | None = None
+    memory: str | None = None
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what the server would refuse after it had waited for other sessions."""
+        for name, (least, most) in _RANGES.items():
+            value = getattr(self, name)
+            is_number = isinstance(value, int) and not isinstance(value, bool)
+            if value is not None and not (is_number and least <= value <= most):
+                raise InvalidInput(f"{name} is {value!r}: it takes a number, {least} to {most:,}")
+        m = self.m or _DEFAULT_M
+        if (self.ef_construction or _DEFAULT_EF) < 2 * m:
+            raise InvalidInput(
+                f"ef_construction is {self.ef_construction or _DEFAULT_EF}: pgvector takes no less"
+                f" than twice m, which is {m}"
+            )
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """Return the settings of the session that builds: it waits as long as it takes.
+
+        A build that gives up leaves an invalid index.
+        """
+        given = {
+            "maintenance_work_mem": self.memory,
+            "max_parallel_maintenance_workers": None if self.workers is None else str(self.workers),
+        }
+        chosen = {name: value for name, value in given.items() if value is not None}
+        return {"lock_timeout": "0", "statement_timeout": "0", **chosen}
+
+    def of(self, space: Space, rows: int) -> dict[str, int]:
+        """Return the options of the index itself."""
+        if space.index_type == "ivfflat":
+            few = rows <= _LISTS_BY_ROOT_BEYOND
+            return {"lists": self.lists or max(1, rows // 1_000 if few else int(rows**0.5))}
+        given = {"m": self.m, "ef_construction": self.ef_construction}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+_RANGES = {
+    "m": (2, 100),
+    "ef_construction": (4, 1_000),
+    "lists": (1, 32_768),
+    "workers": (0, 1_024),
+}
+_DEFAULT_M, _DEFAULT_EF = 16, 64
+_LISTS_BY_ROOT_BEYOND = 1_000_000
+
+
+# --- what is asked for -------------------------------------------------------------------------
+
+
+def build_index(
+    space_name: str, collection_name: str | None, options: IndexOptions
+) -> Procedure[IndexReport]:
+    """Build the index over a space, or over one collection in it.
+
+    Raises:
+        SpaceNotFound, CollectionNotFound: there is none of that name.
+        InvalidInput: the space is one without index.
+        SpaceNotReady: it has no partition.
+        PermissionDenied: the role of ``migration_url`` does not own the tables.
+    """
+    space, collection, count = yield from transact(_target(space_name, collection_name))
+    if space.index_type == "none":
+        raise InvalidInput(
+            f"the space {space.name!r} was made with index='none': make another space to have one"
+        )
+    if collection is not None and count <= space.exact_limit:
+        return _not_needed(space, collection)
+    return (yield from _build(space, collection, options))
+
+
+def ensure_indexes(
+    space_name: str, options: IndexOptions, *, whole: bool = False
+) -> Procedure[list[IndexReport]]:
+    """Build what is due: the index of each large collection, and with ``whole`` the space's.
+
+    Raises:
+        SpaceNotFound, SpaceNotReady, PermissionDenied: as ``build_index``.
+    """
+    space, collections = yield from transact(_large_collections(space_name))
+    if space.index_type == "none":
+        return []
+    targets: list[CollectionInfo | None] = [None] if whole else []
+    reports = []
+    for target in [*targets, *collections]:
+        report = yield from _build(space, target, options)
+        reports.append(report)
+    return reports
+
+
+def index_after_load(
+    collection: CollectionInfo, options: IndexOptions | None = None
+) -> Procedure[IndexReport | None]:
+    """Build the index that a collection has become large enough for; for the end of a load.
+
+    A role that may not build it is no error: the report says that the index is due, and why. None
+    for a collection without space.
+    """
+    space = collection.space
+    if space is None:
+        return None
+    count, is_valid = yield from transact(_state(space, collection))
+    if space.index_type == "none" or count <= space.exact_limit:
+        return _not_needed(space, collection)
+    if is_valid:
+        return _report("present", space, collection)
+    try:
+        return (yield from _build(space, collection, options or IndexOptions()))
+    except PermissionDenied as exc:
+        report = _report("due", space, collection, str(exc))
+        logger.warning("The index %s is due: %s", report.name, exc)
+        return report
+
+
+def _not_needed(space: Space, collection: CollectionInfo) -> IndexReport:
+    reason = (
+        "the space was made with index='none'"
+        if space.index_type == "none"
+        else f"the collection has no more than {space.exact_limit:,} vectors in the space, and is"
+        " searched without index (exact_limit)"
+    )
+    return _report("not needed", space, collection, reason)
+
+
+def _report(
+    state: IndexState, space: Space, collection: CollectionInfo | None, reason: str = ""
+) -> IndexReport:
+    if collection is None:
+        return IndexReport(state, ann.index_name(space), space.name, None, reason)
+    name = ann.index_name(space, collection.id)
+    return IndexReport(state, name, space.name, collection.name, reason)
+
+
+def _target(
+    space_name: str, collection_name: str | None
+) -> Operation[tuple[Space, CollectionInfo | None, int]]:
+    space = yield from find_space(space_name)
+    if collection_name is None:
+        return space, None, 0
+    collection = yield from find_collection(collection_name)
+    return space, collection, (yield from count_vectors(space, collection.id))
+
+
+def _large_collections(space_name: str) -> Operation[tuple[Space, list[CollectionInfo]]]:
+    space = yield from find_space(space_name)
+    names = yield Query(_COLLECTIONS, [space.id, space.id])
+    large = []
+    for (name,) in names:
+        collection = yield from find_collection(name)
+        if (yield from count_vectors(space, collection.id)) > space.exact_limit:
+            large.append(collection)
+    return space, large
+
+
+def _state(space: Space, collection: CollectionInfo) -> Operation[tuple[int, bool]]:
+    count = yield from count_vectors(space, collection.id)
+    return count, (yield from has_index(space, collection.id))
+
+
+_COLLECTIONS = sql.SQL(
+    "SELECT name FROM ragstore_collection WHERE space_id = %s OR next_space_id = %s ORDER BY id"
+)
+_COUNT = sql.SQL(
+    "SELECT count(*) FROM (SELECT FROM ragstore_embedding"
+    " WHERE collection_id = %s AND space_id = %s LIMIT %s) AS counted"
+)
+
+
+def count_vectors(space: Space, collection_id: int) -> Operation[int]:
+    """Return how many vectors a collection has in a space, counted up to one over its limit."""
+    rows = yield Query(_COUNT, [collection_id, space.id, space.exact_limit + 1])
+    count: int = rows[0][0]
+    return count
+
+
+# --- building ----------------------------------------------------------------------------------
+
+
+def _build(
+    space: Space, collection: CollectionInfo | None, options: IndexOptions
+) -> Procedure[IndexReport]:
+    """Build an index; once more without parallel workers if the server has no room for them."""
+    try:
+        report: IndexReport = yield Outside(_built(space, collection, options), options.settings)
+    except QueryFailed as exc:
+        if exc.sqlstate != _DISK_FULL or options.workers == 0:
+            raise
+        logger.warning(
+            "There is no room to build %s with parallel workers (shared memory or disk); it is"
+            " built without: %s",
+            _report("due", space, collection).name,
+            exc,
+        )
+        alone = replace(options, workers=0)
+        report = yield Outside(_built(space, collection, alone), alone.settings)
+    return report
+
+
+def _built(
+    space: Space, collection: CollectionInfo | None, options: IndexOptions
+) -> Operation[IndexReport]:
+    """Build an index in an autocommit session, unless a valid one is there."""
+    started = time.perf_counter()
+    target = None if collection is None else collection.id
+    report = _report("present", space, collection)
+    name = report.name
+    yield from _check_owner(space)
+    yield from _wait_for_turn(space)
+    found = yield Query(_VALIDITY, [space.partition, name])
+    if found and found[0][0]:
+        return report
+    if found:
+        logger.warning("The index %s is left from a build that failed: it is built again", name)
+        yield Query(sql.SQL("DROP INDEX CONCURRENTLY {}").format(sql.Identifier(name)))
+    if space.index_type == "ivfflat":
+        yield from _warn_of_old_ivfflat()
+    yield Query(
+        sql.SQL("CREATE INDEX CONCURRENTLY {} ON {} {}").format(
+            sql.Identifier(name),
+            sql.Identifier(space.partition),
+            ann.definition(space, target, options.of(space, (yield from _rows(space, target)))),
+        )
+    )
+    if not (yield Query(_VALIDITY, [space.partition, name]))[0][0]:
+        raise QueryFailed(f"The index {name} is not valid after it was built: build it again")
+    yield Query(sql.SQL("ANALYZE {}").format(sql.Identifier(space.partition)))
+    seconds = time.perf_counter() - started
+    logger.info("The index %s was built in %.1f s", name, seconds)
+    return replace(report, state="built", seconds=seconds)
+
+
+_VALIDITY = sql.SQL("""
+SELECT x.indisvalid FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid
+WHERE x.indrelid = to_regclass(%s) AND i.relname = %s
+""")
+
+
+def has_index(space: Space, collection_id: int | None = None) -> Operation[bool]:
+    """Tell whether the index over a space, or over one collection in it, is there and valid."""
+    found = yield Query(_VALIDITY, [space.partition, ann.index_name(space, collection_id)])
+    return bool(found and found[0][0])
+
+
+_OWNER = sql.SQL("""
+SELECT {}, coalesce(pg_has_role(relowner, 'USAGE'), false), current_user, pg_get_userbyid(relowner)
+FROM (SELECT to_regclass(%(partition)s) AS oid) AS named LEFT JOIN pg_class USING (oid)
+""").format(is_attached(sql.Placeholder("partition")))
+
+
+def _check_owner(space: Space) -> Operation[None]:
+    rows = yield Query(_OWNER, {"partition": space.partition})
+    attached, is_owner, role, owner = rows[0]
+    if not attached:
+        raise SpaceNotReady(
+            f"The space {space.name!r} has no partition to index: run"
+            f" store.create_space({space.name!r}, …, exists_ok=True) as the owner of the tables"
+        )
+    if not is_owner:
+        raise PermissionDenied(
+            f"Role {role!r} does not own the table {space.partition}, and cannot build an index on"
+            f" it: set DB_MIGRATION_DATABASE_URL (or migration_url=) to the URL of {owner!r}, and"
+            f" run store.ensure_indexes({space.name!r})"
+        )
+
+
+# The session holds it until it ends, so also one whose client is gone is waited for.
+_TRY_LOCK = sql.SQL("SELECT pg_try_advisory_lock(hashtext('ragstore.ann'), %s::int)")
+
+
+def _wait_for_turn(space: Space) -> Operation[None]:
+    """Wait until no other session builds in the space, with a statement that ends each time.
+
+    A session that waited inside a statement would hold a snapshot, which the other waits for.
+    """
+    is_waiting = False
+    while not (yield Query(_TRY_LOCK, [space.id % 2**31]))[0][0]:
+        if not is_waiting:
+            logger.info("Waiting for another session to build in the space %r", space.name)
+            is_waiting = True
+        yield Call(time.sleep, [POLL_INTERVAL])
+
+
+def _rows(space: Space, collection_id: int | None) -> Operation[int]:
+    """Count what IVFFlat chooses its lists by; HNSW needs no count."""
+    if space.index_type != "ivfflat":
+        return 0
+    statement = "SELECT count(*) FROM ragstore_embedding WHERE space_id = %s"
+    values: Sequence[Any] = [space.id]
+    if collection_id is not None:
+        statement, values = f"{statement} AND collection_id = %s", [space.id, collection_id]
+    rows = yield Query(statement.encode(), values)
+    count: int = rows[0][0]
+    return count
+
+
+def _warn_of_old_ivfflat() -> Operation[None]:
+    rows = yield Query(sql.SQL("SELECT extversion FROM pg_extension WHERE extname = 'vector'"))
+    version = rows[0][0]
+    if tuple(int(part) for part in version.split(".") if part.isdigit()) < IVFFLAT_WARNED_BELOW:
+        needed = ".".join(map(str, IVFFLAT_WARNED_BELOW))
+        warnings.warn(
+            f"pgvector {version} can write past its memory while it builds an IVFFlat index:"
+            f" update to {needed}, or choose another index",
+            OldExtensionWarning,
+            stacklevel=2,
+        )

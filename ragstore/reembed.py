@@ -1,0 +1,384 @@
+"""Moving a collection to another embedding space while it is read and written.
+
+The space it comes from stays the active one until every chunk has a vector in the other: passes
+over the chunks that lack one, each batch a transaction, until few are left; the index; then, with
+the collection's row locked against writers, the last ones and the switch. Whatever ends the work
+on the way leaves the collection as it was for searches, and the next run goes on from there.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from psycopg import sql
+
+from ragstore.collection import CollectionInfo, find_collection
+from ragstore.exceptions import (
+    CollectionNotFound,
+    EmbeddingFailed,
+    InvalidInput,
+    ReembedUnderWay,
+    ReembedUnfinished,
+    SpaceChanged,
+    SpaceNotReady,
+)
+from ragstore.execution import Call, Copy, Operation, Query
+from ragstore.indexing import IndexOptions, IndexReport, index_after_load
+from ragstore.procedure import LOCK_PAUSES, Procedure, patiently
+from ragstore.recall import Comparison, compare_spaces
+from ragstore.space import Matrix, Space, check_vectors, find_space, is_attached, pack_vectors
+from ragstore.work import Transact, transact
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+LAST = 100
+"""How many chunks at most are embedded while writers wait."""
+
+MAX_PASSES = 50
+"""How many passes are made at most until so few are left."""
+
+LOCK_TIMEOUT = "2s"
+"""How long the switch waits for writers, who queue behind it, before it lets them by."""
+
+# A lock timeout, a deadlock, and a chunk deleted while the last ones were embedded: by a writer
+# that does not lock the collection, as ingest does.
+_TRY_AGAIN = frozenset({"55P03", "40P01", "23503"})
+
+
+@dataclass(frozen=True)
+class ReembedReport:
+    """What a move to another space did, or has done so far.
+
+    - ``collection``, ``replaced`` and ``space``: what was moved, from where (none if it had no
+      space) and where to
+    - ``embedded``: chunks that this run made vectors for; ``last`` of them while writers waited
+    - ``lacking``: chunks that still had none at the start of the pass under way
+    - ``passes``: over the collection; ``seconds``: of all; ``stall``: those that writers waited
+    - ``index``: what became of the index of the collection in its new space
+    - ``comparison``: answers before and after, on sampled chunks
+    - ``switched``: whether searches use the new space now, by this run
+    """
+
+    collection: str
+    replaced: str | None
+    space: str
+    embedded: int = 0
+    last: int = 0
+    lacking: int = 0
+    passes: int = 0
+    seconds: float = 0.0
+    stall: float = 0.0
+    index: IndexReport | None = None
+    comparison: Comparison | None = None
+    switched: bool = False
+
+
+Progress = Callable[[ReembedReport], object]
+"""Called after each batch with the report so far."""
+
+
+@dataclass(frozen=True)
+class Move:
+    """A move as it was asked for."""
+
+    collection: str
+    to: str
+    embed: Callable[[list[str]], Any]
+    batch_size: int = 1_000
+    last: int = LAST
+    sample: int = 20
+    on_progress: Progress | None = None
+    options: IndexOptions = field(default_factory=IndexOptions)
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that are none."""
+        for name, least in (("batch_size", 1), ("last", 0), ("sample", 0)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise InvalidInput(f"{name} is {value!r}: it takes a whole number from {least}")
+
+    def run(self) -> Procedure[ReembedReport]:
+        """Move the collection; see ``Store.reembed``."""
+        started = time.perf_counter()
+        source, target = yield from _patiently(lambda: _begin(self.collection, self.to))
+        replaced = source.space.name if source.space else None
+        report = ReembedReport(source.name, replaced, target.name)
+        if source.space == target:
+            return report
+        report = yield from self._fill(source, target, report)
+        index = yield from index_after_load(replace(source, space=target), self.options)
+        report = replace(report, index=index)
+        if self.sample and source.space is not None:
+            compared = compare_spaces(source.id, source.space, target, sample=self.sample)
+            report = replace(report, comparison=(yield from transact(compared)))
+        report = yield from self._switch(source, target, report)
+        return replace(report, seconds=time.perf_counter() - started)
+
+    def _fill(
+        self, source: CollectionInfo, target: Space, report: ReembedReport
+    ) -> Procedure[ReembedReport]:
+        """Embed what lacks a vector in the target, until at most ``last`` chunks do."""
+        for _ in range(MAX_PASSES):
+            lacking = yield from transact(count_lacking(source.id, target))
+            report = replace(report, lacking=lacking)
+            if lacking <= self.last:
+                return report
+            report = replace(report, passes=report.passes + 1)
+            report = yield from self._pass(source, target, report)
+        raise ReembedUnfinished(
+            f"After {MAX_PASSES} passes {report.lacking} chunks of {source.name!r} still lack a"
+            f" vector in space {target.name!r}: writers add them faster than they are embedded."
+            " Nothing is lost: call reembed() again when less is written, or with a higher last=",
+            collection=source.name,
+            lacking=report.lacking,
+        )
+
+    def _pass(
+        self, source: CollectionInfo, target: Space, report: ReembedReport
+    ) -> Procedure[ReembedReport]:
+        after = _BELOW_ALL
+        while page := (yield from transact(_lacking(source.id, target, after, self.batch_size))):
+            after = page[-1].id
+            vectors = yield from self._embed(target, page)
+            stored = yield from transact(_store(source, target, page, vectors))
+            report = replace(report, embedded=report.embedded + stored)
+            if self.on_progress is not None:
+                yield Call(self.on_progress, [report])
+        return report
+
+    def _embed(self, target: Space, page: Sequence[_Chunk]) -> Procedure[Matrix]:
+        """Make vectors; as a step of a procedure, and of an operation too."""
+        texts = [chunk.text for chunk in page]
+        made = yield Call(self.embed, [texts])
+        return check_vectors(target, _one_for_each(texts, made))
+
+    def _switch(
+        self, source: CollectionInfo, target: Space, report: ReembedReport
+    ) -> Procedure[ReembedReport]:
+        """Switch, after filling up again if too much was written meanwhile."""
+        while True:
+            done = yield from _patiently(lambda: self._locked(source, target))
+            if done is not None:
+                last, stall = done
+                embedded = report.embedded + last
+                logger.info("The collection %r is in space %r now", source.name, target.name)
+                return replace(report, embedded=embedded, last=last, stall=stall, switched=True)
+            report = yield from self._fill(source, target, report)
+
+    def _locked(self, source: CollectionInfo, target: Space) -> Operation[tuple[int, float] | None]:
+        """Embed the last chunks and switch in one transaction, or return None if they are many."""
+        started = time.perf_counter()
+        rows = yield Query(_LOCK_FOR_SWITCH, [source.id])
+        _check_on_the_way(source, target, rows)
+        page = yield from _lacking(source.id, target, _BELOW_ALL, self.last + 1)
+        if len(page) > self.last:
+            return None
+        if page:
+            vectors = yield from self._embed(target, page)
+            yield from _copy(source.id, target, [chunk.id for chunk in page], vectors)
+        yield Query(_SWITCH, {"space": target.id, "collection": source.id})
+        return len(page), time.perf_counter() - started
+
+
+def cancel(collection_name: str) -> Procedure[str | None]:
+    """Give a move up that was begun; return the name of the space it was going to, if it was.
+
+    Raises:
+        CollectionNotFound: there is none of that name.
+        LockTimeout: writers held the collection each time.
+    """
+    name = yield from _patiently(lambda: _cancel(collection_name))
+    return name
+
+
+def _patiently(operation: Callable[[], Operation[T]]) -> Procedure[T]:
+    """Do what locks the collection against writers, letting them by if it has to wait for long."""
+    result: T = yield from patiently(
+        lambda: Transact(_with_lock_timeout(operation())), LOCK_PAUSES, _TRY_AGAIN
+    )
+    return result
+
+
+def _with_lock_timeout(operation: Operation[T]) -> Operation[T]:
+    # In any other, what writers committed while this waited for its lock would not be seen.
+    yield Query(sql.SQL("SET TRANSACTION ISOLATION LEVEL READ COMMITTED"))
+    yield Query(sql.SQL("SELECT set_config('lock_timeout', %s, true)"), [LOCK_TIMEOUT])
+    return (yield from operation)
+
+
+def _cancel(collection_name: str) -> Operation[str | None]:
+    collection = yield from find_collection(collection_name)
+    rows = yield Query(_CANCEL, [collection.id])
+    return rows[0][0] if rows else None
+
+
+# --- operations --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """A chunk to embed; ``mark`` tells whether its text is still the same."""
+
+    id: int
+    text: str
+    mark: int
+
+
+# One statement decides who moves where; a second run to the same space joins the first.
+_BEGIN = sql.SQL("""
+UPDATE ragstore_collection SET next_space_id = %(space)s
+WHERE id = %(collection)s AND space_id IS DISTINCT FROM %(space)s
+  AND (next_space_id IS NULL OR next_space_id = %(space)s)
+RETURNING id
+""")
+_STATE = sql.SQL("""
+SELECT c.space_id, n.name FROM ragstore_collection c
+LEFT JOIN ragstore_embedding_space n ON n.id = c.next_space_id WHERE c.id = %s
+""")
+_LOCK_FOR_SWITCH = sql.SQL(
+    "SELECT space_id, next_space_id FROM ragstore_collection WHERE id = %s FOR UPDATE"
+)
+_LOCK_FOR_BATCH = sql.SQL(
+    "SELECT space_id, next_space_id FROM ragstore_collection WHERE id = %s FOR SHARE"
+)
+_SWITCH = sql.SQL(
+    "UPDATE ragstore_collection SET space_id = %(space)s, next_space_id = NULL"
+    " WHERE id = %(collection)s"
+)
+_CANCEL = sql.SQL("""
+UPDATE ragstore_collection c SET next_space_id = NULL FROM ragstore_embedding_space s
+WHERE c.id = %s AND s.id = c.next_space_id RETURNING s.name
+""")
+_BELOW_ALL = -(2**63)  # an id of the user's may be negative
+_LACKING = """
+FROM ragstore_chunk c WHERE c.collection_id = %(collection)s AND c.id > %(after)s
+AND NOT EXISTS (SELECT FROM ragstore_embedding e WHERE e.collection_id = %(collection)s
+  AND e.space_id = %(space)s AND e.chunk_id = c.id)
+"""
+_LACKING_CHUNKS = sql.SQL(
+    f"SELECT c.id, c.text, hashtextextended(c.text, 0) {_LACKING} ORDER BY c.id LIMIT %(size)s"
+)
+_COUNT_LACKING = sql.SQL(f"SELECT count(*) {_LACKING}")
+# One batch at a time of two runs; a batch of ingest does not wait for it.
+_TAKE_TURNS = sql.SQL(
+    "SELECT pg_advisory_xact_lock(hashtext('ragstore.reembed'), (%s %% 2147483648)::int)"
+)
+# What is being deleted or changed is left to the next pass: waiting could be a deadlock.
+_STILL_THERE = sql.SQL("""
+SELECT c.id, hashtextextended(c.text, 0) FROM ragstore_chunk c
+WHERE c.collection_id = %(collection)s AND c.id = ANY (%(ids)s)
+AND NOT EXISTS (SELECT FROM ragstore_embedding e WHERE e.collection_id = %(collection)s
+  AND e.space_id = %(space)s AND e.chunk_id = c.id)
+ORDER BY c.id FOR KEY SHARE OF c SKIP LOCKED
+""")
+_COPY = sql.SQL(
+    "COPY ragstore_embedding (collection_id, chunk_id, space_id, vector) FROM STDIN (FORMAT BINARY)"
+)
+_TYPES = ("int8", "int8", "int8", "bytea")
+
+
+def _begin(collection_name: str, space_name: str) -> Operation[tuple[CollectionInfo, Space]]:
+    """Set where the collection goes, unless it is there or on its way elsewhere."""
+    collection = yield from find_collection(collection_name)
+    target = yield from find_space(space_name)
+    partition = sql.Literal(target.partition)
+    ready = yield Query(sql.SQL("SELECT {}").format(is_attached(partition)))
+    if not ready[0][0]:
+        raise SpaceNotReady(
+            f"The space {target.name!r} has no partition, so it holds no vectors:"
+            f" run store.create_space({target.name!r}, …, exists_ok=True) as the owner of the"
+            " tables"
+        )
+    values = {"space": target.id, "collection": collection.id}
+    if (yield Query(_BEGIN, values)):
+        return collection, target
+    rows = yield Query(_STATE, [collection.id])
+    if rows and rows[0][0] == target.id:
+        return replace(collection, space=target), target
+    _check_exists(collection, rows)
+    raise ReembedUnderWay(
+        f"The collection {collection.name!r} is being moved to space {rows[0][1]!r}: finish that"
+        f" with reembed(…, to={rows[0][1]!r}), or give it up with cancel_reembed()",
+        collection=collection.name,
+        space=rows[0][1],
+    )
+
+
+def count_lacking(collection_id: int, space: Space) -> Operation[int]:
+    """Return how many chunks of a collection have no vector in a space."""
+    values = {"collection": collection_id, "space": space.id, "after": _BELOW_ALL}
+    rows = yield Query(_COUNT_LACKING, values)
+    count: int = rows[0][0]
+    return count
+
+
+def _lacking(collection_id: int, space: Space, after: int, size: int) -> Operation[list[_Chunk]]:
+    """Return the next chunks, by id, that have no vector in a space."""
+    values = {"collection": collection_id, "space": space.id, "after": after, "size": size}
+    rows = yield Query(_LACKING_CHUNKS, values)
+    return [_Chunk(*row) for row in rows]
+
+
+def _store(
+    source: CollectionInfo, target: Space, page: Sequence[_Chunk], vectors: Matrix
+) -> Operation[int]:
+    """Store the vectors of those chunks that are still there as they were; return how many."""
+    yield Query(sql.SQL("SET TRANSACTION ISOLATION LEVEL READ COMMITTED"))
+    rows = yield Query(_LOCK_FOR_BATCH, [source.id])
+    _check_on_the_way(source, target, rows)
+    yield Query(_TAKE_TURNS, [source.id])
+    ids = [chunk.id for chunk in page]
+    values = {"collection": source.id, "space": target.id, "ids": ids}
+    there = dict((yield Query(_STILL_THERE, values)))
+    kept = [at for at, chunk in enumerate(page) if there.get(chunk.id) == chunk.mark]
+    if kept:
+        yield from _copy(source.id, target, [ids[at] for at in kept], vectors[kept])
+    return len(kept)
+
+
+def _copy(collection_id: int, space: Space, ids: Sequence[int], vectors: Matrix) -> Operation[None]:
+    yield Copy(_COPY, _TYPES, _rows(collection_id, space, ids, vectors))
+
+
+def _rows(
+    collection_id: int, space: Space, ids: Sequence[int], vectors: Matrix
+) -> Iterator[tuple[Any, ...]]:
+    for id_, vector in zip(ids, pack_vectors(vectors), strict=True):
+        yield collection_id, id_, space.id, vector
+
+
+def _check_exists(collection: CollectionInfo, rows: Sequence[Any]) -> None:
+    if not rows:
+        raise CollectionNotFound(
+            f"The collection {collection.name!r} was deleted meanwhile", collection=collection.name
+        )
+
+
+def _check_on_the_way(source: CollectionInfo, target: Space, rows: Sequence[Any]) -> None:
+    """Refuse to go on if the collection is no longer on its way to the target."""
+    _check_exists(source, rows)
+    if rows[0] != (source.space and source.space.id, target.id):
+        raise SpaceChanged(
+            f"The collection {source.name!r} is no longer on its way to space {target.name!r}:"
+            " another run has finished the move, or it was given up; reembed() again tells which"
+        )
+
+
+def _one_for_each(texts: Sequence[str], made: Any) -> Sequence[Any]:
+    try:
+        count = -1 if isinstance(made, str | bytes | Mapping) else len(made)
+    except TypeError:
+        count = -1
+    if count != len(texts):
+        got = type(made).__name__ if count < 0 else f"{count} vectors"
+        raise EmbeddingFailed(
+            f"embed() returned {got} for {len(texts)} texts: it must return a vector for each"
+        )
+    vectors: Sequence[Any] = made
+    return vectors

@@ -1,0 +1,286 @@
+"""Indexes are built beside readers and writers, repaired, and left to whoever may build them."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import psycopg
+import pytest
+from sqlalchemy.engine import URL
+
+from ragstore import DatabaseConnection, NewChunk, NewDocument, Store, exceptions, indexing
+from ragstore.conf import override_settings
+from ragstore.driver import connect
+from ragstore.indexing import IndexOptions, index_after_load
+from ragstore.procedure import perform
+from ragstore.space import Space
+from ragstore.work import do
+
+INDEXES = """
+SELECT i.relname, x.indisvalid, pg_get_indexdef(i.oid) FROM pg_index x
+JOIN pg_class i ON i.oid = x.indexrelid WHERE i.relname LIKE '%\\_ann%' ORDER BY i.relname
+"""
+
+
+def fill(store: Any, collection: str, count: int, dimensions: int = 8) -> None:
+    """Give a collection so many random vectors."""
+    vectors = np.random.default_rng(count).normal(size=(count, dimensions))
+    chunks = [NewChunk(str(at), vector) for at, vector in enumerate(vectors)]
+    store.ingest(collection, [NewDocument("a", chunks)])
+
+
+def indexes(connection: DatabaseConnection) -> list[tuple[Any, ...]]:
+    """Return the indexes of spaces: name, validity, definition."""
+    with connection.transaction() as cursor:
+        return cursor.execute(INDEXES.encode()).fetchall()
+
+
+@pytest.fixture
+def space(store: Store) -> Space:
+    """Return a space with a collection above its limit, and one below."""
+    made = store.create_space("s", model="m", dimensions=8, exact_limit=20)
+    for name, count in (("large", 21), ("small", 20)):
+        store.create_collection(name, space="s")
+        fill(store, name, count)
+    return made
+
+
+def test_each_large_collection_gets_an_index(
+    either: Any, space: Space, connection: DatabaseConnection
+) -> None:
+    """Above exact_limit a collection has an index of its own; the space's is made on request."""
+    large = either.collection("large")
+    name = f"{space.partition}_ann_{large.id}"
+
+    first = either.ensure_indexes("s")
+    second = either.ensure_indexes("s", whole=True)
+
+    assert [(each.state, each.name, each.collection) for each in first] == [
+        ("built", name, "large")
+    ]
+    assert first[0].seconds > 0
+    assert [(each.state, each.name) for each in second] == [
+        ("built", f"{space.partition}_ann"),
+        ("present", name),
+    ]
+    (whole, _, whole_definition), (one, _, one_definition) = indexes(connection)
+    assert (whole, one) == (f"{space.partition}_ann", name)
+    using = "USING hnsw (((vector)::halfvec(8)) halfvec_cosine_ops)"
+    assert whole_definition.endswith(using)
+    assert one_definition.endswith(f"{using} WHERE (collection_id = {large.id})")
+
+
+def test_options_are_those_of_the_index(either: Any, space: Space) -> None:
+    """What is given for HNSW stands in the index; a small collection is not indexed."""
+    report = either.build_index("s", m=4, ef_construction=20, memory="32MB", workers=0)
+    small = either.build_index("s", "small")
+
+    assert (report.state, report.space, report.collection) == ("built", "s", None)
+    definition = indexes(either.connection)[0][2]
+    assert definition.endswith("WITH (m='4', ef_construction='20')")
+    assert (small.state, small.collection) == ("not needed", "small")
+    assert "no more than 20 vectors" in small.reason
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"m": 1}, "m is 1: it takes a number, 2 to 100"),
+        ({"ef_construction": 1_001}, "4 to 1,000"),
+        ({"m": 40}, "ef_construction is 64: pgvector takes no less than twice m, which is 40"),
+        ({"lists": 0}, "lists is 0"),
+        ({"workers": True}, "workers is True"),
+    ],
+)
+def test_options_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:
+    """What pgvector would refuse after waiting is refused at once."""
+    with pytest.raises(exceptions.InvalidInput, match=message):
+        IndexOptions(**options)
+
+
+def test_invalid_index_is_built_again(
+    store: Store, space: Space, connection: DatabaseConnection, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What a failed build left behind is dropped, with a warning, and built."""
+    name = f"{space.partition}_ann"
+    build = f"CREATE INDEX CONCURRENTLY {name} ON {space.partition} (collection_id)".encode()
+    with connect(connection.migration_url, autocommit=True) as session:
+        session.execute("SET statement_timeout = '300ms'")
+        with connection.transaction() as writer:
+            writer.execute(f"LOCK {space.partition} IN ROW EXCLUSIVE MODE".encode())
+            with pytest.raises(psycopg.errors.QueryCanceled):
+                session.execute(build)
+    assert [row[:2] for row in indexes(connection)] == [(name, False)]
+
+    report = store.build_index("s")
+
+    assert report.state == "built"
+    assert [row[:2] for row in indexes(connection)] == [(name, True)]
+    assert "left from a build that failed" in caplog.text
+
+
+def test_builds_of_one_space_take_turns(either: Any, space: Space) -> None:
+    """Two builds at once both end well, where the server would find a deadlock between them."""
+    names: list[str | None] = [None, "large", None, "large"]
+    reports: list[Any] = []
+    stores = [Store(DatabaseConnection(either.connection.url)) for _ in names]
+
+    def build(store: Store, name: str | None) -> None:
+        reports.append(store.build_index("s", name))
+
+    threads = [
+        threading.Thread(target=build, args=pair) for pair in zip(stores, names, strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for store in stores:
+        store.connection.close()
+
+    assert sorted(report.state for report in reports) == ["built", "built", "present", "present"]
+    assert all(valid for _, valid, _ in indexes(either.connection))
+
+
+def test_build_waits_for_another_session(
+    store: Store, space: Space, connection: DatabaseConnection, caplog: pytest.LogCaptureFixture
+) -> None:
+    """While another session builds in the space, this one looks again until that ends."""
+    caplog.set_level(logging.INFO, "ragstore")
+    with connect(connection.migration_url, autocommit=True) as other:
+        other.execute("SELECT pg_advisory_lock(hashtext('ragstore.ann'), %s::int)", [space.id])
+        thread = threading.Thread(target=store.build_index, args=["s"])
+        thread.start()
+        thread.join(1)
+        assert thread.is_alive()
+        assert indexes(connection) == []
+    thread.join()
+
+    assert [row[1] for row in indexes(connection)] == [True]
+    assert "Waiting for another session to build in the space 's'" in caplog.text
+
+
+def test_no_room_for_workers_is_survived(
+    store: Store,
+    space: Space,
+    connection: DatabaseConnection,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Where parallel workers find no shared memory, the index is built without them, and logged."""
+    built = indexing._built
+
+    def full(space: Space, collection: Any, options: IndexOptions) -> Any:
+        if options.workers != 0:
+            raise exceptions.QueryFailed("could not resize shared memory", sqlstate="53100")
+        return (yield from built(space, collection, options))
+
+    monkeypatch.setattr(indexing, "_built", full)
+
+    assert store.build_index("s", workers=2).state == "built"
+    assert "built without: could not resize shared memory" in caplog.text
+    assert indexes(connection)[0][1] is True
+
+
+def test_space_without_index_has_none(either: Any) -> None:
+    """Asking for the index of such a space is refused; there is never one due."""
+    either.create_space("bare", model="m", dimensions=8, index="none", exact_limit=1)
+    either.create_collection("c", space="bare")
+    fill(either, "c", 3)
+
+    with pytest.raises(exceptions.InvalidInput, match="index='none'"):
+        either.build_index("bare")
+    assert either.ensure_indexes("bare") == []
+
+
+def test_missing_things_are_named(either: Any, space: Space) -> None:
+    """A space, a collection or a partition that is not there is an error that names it."""
+    with pytest.raises(exceptions.SpaceNotFound, match="'t'"):
+        either.build_index("t")
+    with pytest.raises(exceptions.CollectionNotFound, match="'t'"):
+        either.build_index("s", "t")
+    with either.connection.transaction() as cursor:
+        cursor.execute(f"DROP TABLE {space.partition}".encode())
+    with pytest.raises(exceptions.SpaceNotReady, match="'s' has no partition to index"):
+        either.build_index("s")
+
+
+def test_ivfflat_is_built_with_a_warning(store: Store, connection: DatabaseConnection) -> None:
+    """Its lists follow from the rows, and a pgvector with a defect in the build is named."""
+    store.create_space("i", model="m", dimensions=8, index="ivfflat", exact_limit=10)
+    store.create_collection("c", space="i")
+    fill(store, "c", 2_000)
+
+    options: list[dict[str, Any]] = [{}, {"collection": "c", "lists": 7}]
+    for each in options:
+        with pytest.warns(exceptions.OldExtensionWarning, match=r"IVFFlat.*update to 0\.8\.7"):
+            store.build_index("i", **each)
+
+    assert [row[2].rpartition("lists")[2][:4] for row in indexes(connection)] == ["='2'", "='7'"]
+
+
+@pytest.mark.parametrize(("rows", "lists"), [(10, 1), (50_000, 50), (4_000_000, 2_000)])
+def test_lists_follow_from_rows(rows: int, lists: int) -> None:
+    """A thousandth of the vectors, and the square root beyond a million."""
+    space = Space(1, "s", "m", 8, "cosine", "ivfflat")
+    assert IndexOptions().of(space, rows) == {"lists": lists}
+
+
+# --- after a load ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def guest(connection: DatabaseConnection) -> Iterator[URL]:
+    """Yield the URL of a role that may use the tables, but does not own them."""
+    role = "indexing_guest"
+    with connection.transaction() as cursor:
+        cursor.execute(f"DROP ROLE IF EXISTS {role}".encode())
+        cursor.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'secret'".encode())
+        cursor.execute(f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}".encode())
+        cursor.execute(f"GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO {role}".encode())
+    yield connection.url.set(username=role, password="secret")
+    with connection.transaction() as cursor:
+        cursor.execute(f"DROP OWNED BY {role}".encode())
+        cursor.execute(f"DROP ROLE {role}".encode())
+
+
+def after_load(store: Store, collection: str) -> Any:
+    """Do what an ingest does at its end."""
+    return do(index_after_load(store.collection(collection)), perform(store.connection))
+
+
+def test_index_after_a_load(store: Store, space: Space) -> None:
+    """The first load that makes a collection large builds its index; others find it there."""
+    assert after_load(store, "small").state == "not needed"
+    assert [after_load(store, "large").state for _ in range(2)] == ["built", "present"]
+    store.create_collection("bare")
+    assert after_load(store, "bare") is None
+
+
+def test_index_is_due_for_a_role_that_may_not_build_it(
+    store: Store, space: Space, guest: URL, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A load by a guest does not fail: the report and the log say what the owner is to run."""
+    with DatabaseConnection(guest) as theirs:
+        report = after_load(Store(theirs), "large")
+        with pytest.raises(exceptions.PermissionDenied, match="DB_MIGRATION_DATABASE_URL"):
+            Store(theirs).build_index("s", "large")
+
+    assert (report.state, report.collection) == ("due", "large")
+    assert "store.ensure_indexes('s')" in report.reason
+    assert report.name in caplog.text
+    with DatabaseConnection(guest, migration_url=store.connection.url) as both:
+        assert Store(both).build_index("s", "large").state == "built"
+
+
+def test_pooler_needs_a_url_beside_it(either: Any, space: Space) -> None:
+    """Through a transaction pooler nothing is built: its session would be shared with strangers."""
+    with (
+        override_settings(POOLER="transaction"),
+        pytest.raises(exceptions.ImproperlyConfigured, match="DB_MIGRATION_DATABASE_URL"),
+    ):
+        either.build_index("s")

@@ -1,0 +1,351 @@
+"""A collection moves to another space: whole, resumable, and under its readers and writers."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ragstore import DatabaseConnection, NewDocument, Store, exceptions, reembed
+from ragstore.reembed import ReembedReport
+
+OLD, NEW = 8, 12
+Embed = Callable[[list[str]], Any]
+
+
+def embedder(dimensions: int) -> Embed:
+    """Return a function that gives each text a vector of its own."""
+
+    def embed(texts: list[str]) -> Any:
+        seeds = [abs(hash((text, dimensions))) % 2**32 for text in texts]
+        return np.array([np.random.default_rng(seed).normal(size=dimensions) for seed in seeds])
+
+    return embed
+
+
+def documents(count: int, of: str = "x", chunks: int = 4) -> list[NewDocument]:
+    """Return documents of a few chunks each."""
+    return [
+        NewDocument(f"{of}{at}", [f"{of} {at} {part}" for part in range(chunks)])
+        for at in range(count)
+    ]
+
+
+def rows(connection: DatabaseConnection, statement: str) -> list[tuple[Any, ...]]:
+    """Return what the database holds."""
+    with connection.transaction() as cursor:
+        return cursor.execute(statement.encode()).fetchall()
+
+
+LACKING = """
+SELECT count(*) FROM ragstore_chunk c JOIN ragstore_collection k ON k.id = c.collection_id
+WHERE NOT EXISTS (SELECT FROM ragstore_embedding e WHERE e.collection_id = c.collection_id
+  AND e.chunk_id = c.id AND e.space_id = k.space_id)
+"""
+
+
+@pytest.fixture
+def filled(store: Store) -> Store:
+    """Return a store with 40 chunks in a space, and another, empty space."""
+    store.create_space("old", model="m", dimensions=OLD)
+    store.create_space("new", model="n", dimensions=NEW, exact_limit=20)
+    store.create_collection("c", space="old")
+    store.ingest("c", documents(10), embed=embedder(OLD))
+    return store
+
+
+@pytest.fixture(params=["sync", "async"])
+def moving(request: pytest.FixtureRequest, filled: Store) -> Iterator[Any]:
+    """Yield the filled store, then the async one on the same database."""
+    if request.param == "sync":
+        yield filled
+        return
+    from tests.integration.conftest import Awaited
+
+    awaited = Awaited(filled.connection)
+    yield awaited
+    awaited.close()
+
+
+def test_move_there_and_back(moving: Any) -> None:
+    """Every chunk is embedded, the index built and the space switched; back, nothing is made."""
+    connection = moving.connection
+    progress: list[ReembedReport] = []
+    embed = embedder(NEW)
+
+    report = moving.reembed(
+        "c", to="new", embed=embed, batch_size=15, last=7, on_progress=progress.append
+    )
+
+    assert (report.collection, report.replaced, report.space) == ("c", "old", "new")
+    assert (report.embedded, report.last, report.passes, report.switched) == (40, 0, 1, True)
+    assert [each.embedded for each in progress] == [15, 30, 40]
+    assert {each.lacking for each in progress} == {40}
+    assert report.index is not None
+    assert report.index.state == "built"
+    assert report.comparison is not None
+    assert report.comparison.sample == 20
+    assert 0 < report.comparison.overlap < 1
+    assert report.comparison.recall == 1
+    assert 0 < report.stall < report.seconds
+    assert moving.collection("c").space.name == "new"
+    assert moving.search("c", vector=embed(["x 3 1"])[0], k=1)[0].text == "x 3 1"
+
+    moving.ingest("c", documents(1, "later"), embed=embed)
+    back = moving.reembed("c", to="old", embed=embedder(OLD))
+
+    assert (back.embedded, back.last, back.passes, back.switched) == (4, 4, 0, True)
+    assert rows(connection, LACKING) == [(0,)]
+    assert moving.search("c", vector=embedder(OLD)(["later 0 1"])[0], k=1)[0].text == "later 0 1"
+
+
+def test_move_that_is_done_does_nothing(moving: Any) -> None:
+    """A run after the switch finds nothing to do, and says that it did not switch."""
+    moving.reembed("c", to="new", embed=embedder(NEW))
+
+    again = moving.reembed("c", to="new", embed=refuse)
+
+    assert (again.embedded, again.switched, again.space) == (0, False, "new")
+
+
+def refuse(texts: list[str]) -> Any:
+    """Embed nothing."""
+    raise AssertionError(f"embed was called with {len(texts)} texts")
+
+
+def test_texts_alone_get_a_space(moving: Any) -> None:
+    """A collection without space is moved to its first one."""
+    moving.create_collection("bare")
+    moving.ingest("bare", documents(2))
+
+    report = moving.reembed("bare", to="new", embed=embedder(NEW), last=0)
+
+    assert (report.replaced, report.embedded, report.comparison) == (None, 8, None)
+    assert report.switched
+    assert report.index is not None
+    assert report.index.state == "not needed"
+
+
+def test_killed_run_goes_on_where_it_stopped(moving: Any) -> None:
+    """What was stored before embed failed is not made again, and searches saw nothing of it."""
+    seen: list[str] = []
+    embed = embedder(NEW)
+
+    def failing(texts: list[str]) -> Any:
+        if len(seen) >= 20:
+            raise RuntimeError("the embedding service is gone")
+        seen.extend(texts)
+        return embed(texts)
+
+    with pytest.raises(RuntimeError, match="service is gone"):
+        moving.reembed("c", to="new", embed=failing, batch_size=10, last=0)
+    assert moving.collection("c").space.name == "old"
+    assert len(moving.search("c", vector=embedder(OLD)(["x 3 1"])[0])) == 10
+    assert len(seen) == 20
+
+    def remaining(texts: list[str]) -> Any:
+        assert not set(texts) & set(seen)
+        return embed(texts)
+
+    report = moving.reembed("c", to="new", embed=remaining, batch_size=10, last=0)
+
+    assert (report.embedded, report.lacking, report.switched) == (20, 0, True)
+    assert rows(moving.connection, LACKING) == [(0,)]
+
+
+def test_move_elsewhere_is_refused_until_it_is_cancelled(moving: Any) -> None:
+    """A collection goes to one space at a time; cancelled, it may go to another."""
+    moving.create_space("third", model="o", dimensions=OLD)
+    with pytest.raises(exceptions.EmbeddingFailed, match="returned 0 vectors for 10 texts"):
+        moving.reembed("c", to="new", embed=lambda _: [], batch_size=10, last=0)
+
+    with pytest.raises(exceptions.ReembedUnderWay, match=r"to='new'.*cancel_reembed") as refused:
+        moving.reembed("c", to="third", embed=embedder(OLD))
+    assert (refused.value.collection, refused.value.space) == ("c", "new")
+    assert [moving.cancel_reembed("c") for _ in range(2)] == ["new", None]
+
+    assert moving.reembed("c", to="third", embed=embedder(OLD)).switched
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"to": "nowhere"}, exceptions.SpaceNotFound, "'nowhere'"),
+        ({"collection": "d"}, exceptions.CollectionNotFound, "'d'"),
+        ({"to": "bare"}, exceptions.SpaceNotReady, "'bare' has no partition"),
+        ({"embed": embedder(OLD)}, exceptions.DimensionMismatch, "has 8 dim.*takes 12"),
+        ({"embed": lambda _: 7}, exceptions.EmbeddingFailed, "returned int for 40 texts"),
+        ({"batch_size": 0}, exceptions.InvalidInput, "batch_size is 0"),
+        ({"last": -1}, exceptions.InvalidInput, "last is -1"),
+        ({"sample": True}, exceptions.InvalidInput, "sample is True"),
+    ],
+)
+def test_what_cannot_be_moved_is_named(
+    filled: Store, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    """What is missing or wrong is said before the collection is touched, or leaves it as it was."""
+    bare = filled.create_space("bare", model="m", dimensions=2)
+    with filled.connection.transaction() as cursor:
+        cursor.execute(f"DROP TABLE {bare.partition}".encode())
+    given: dict[str, Any] = {"collection": "c", "to": "new", "embed": embedder(NEW), "last": 0}
+    given.update(options)
+
+    with pytest.raises(error, match=message):
+        filled.reembed(given.pop("collection"), **given)
+
+    space = filled.collection("c").space
+    assert space is not None
+    assert space.name == "old"
+
+
+# --- while others write ------------------------------------------------------------------------
+
+
+def test_chunks_replaced_and_deleted_meanwhile(filled: Store) -> None:
+    """A chunk that goes while its vector is made is left out; what comes is embedded too."""
+    writer = Store(filled.connection)
+    embed = embedder(NEW)
+    calls: list[int] = []
+
+    def writing(texts: list[str]) -> Any:
+        calls.append(len(texts))
+        if len(calls) == 1:
+            writer.ingest("c", documents(2, chunks=3), embed=embedder(OLD))
+            writer.ingest("c", documents(1, "new"), embed=embedder(OLD))
+            with filled.connection.transaction() as cursor:
+                cursor.execute("DELETE FROM ragstore_document WHERE key = 'x9'")
+                cursor.execute("UPDATE ragstore_chunk SET text = 'new' WHERE text = 'x 8 0'")
+        return embed(texts)
+
+    report = filled.reembed("c", to="new", embed=writing, batch_size=100, last=0)
+
+    assert report.switched
+    assert report.passes >= 1
+    assert rows(filled.connection, LACKING) == [(0,)]
+    texts = [text for (text,) in rows(filled.connection, "SELECT text FROM ragstore_chunk")]
+    assert "x 9 0" not in texts
+    for text in texts:
+        assert filled.search("c", vector=embed([text])[0], k=1)[0].text == text
+
+
+def test_few_chunks_are_embedded_under_the_lock(filled: Store) -> None:
+    """While the last ones are embedded writers wait, and end with SpaceChanged; readers go on."""
+    filled.reembed("c", to="new", embed=embedder(NEW), last=40, sample=0)
+    filled.reembed("c", to="old", embed=embedder(OLD))
+    filled.ingest("c", documents(1, "few"), embed=embedder(OLD))
+    outcome: list[Any] = []
+
+    def write() -> None:
+        try:
+            Store(filled.connection).ingest("c", documents(1, "late"), embed=embedder(OLD))
+        except exceptions.SpaceChanged as exc:
+            outcome.append(exc)
+
+    thread = threading.Thread(target=write)
+
+    def slow(texts: list[str]) -> Any:
+        assert len(texts) == 4
+        thread.start()
+        thread.join(0.5)
+        assert thread.is_alive()
+        assert len(filled.search("c", vector=embedder(OLD)(["x 3 1"])[0])) == 10
+        return embedder(NEW)(texts)
+
+    report = filled.reembed("c", to="new", embed=slow)
+    thread.join()
+
+    assert (report.embedded, report.last, report.passes) == (4, 4, 0)
+    assert report.stall > 0.5
+    assert len(outcome) == 1
+    assert rows(filled.connection, LACKING) == [(0,)]
+
+
+def test_writers_that_take_long_are_let_by(
+    filled: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The switch gives up its wait, lets the writers behind it by, and tries again."""
+    caplog.set_level(logging.INFO, "ragstore")
+    monkeypatch.setattr(reembed, "LOCK_TIMEOUT", "50ms")
+    monkeypatch.setattr(reembed, "LOCK_PAUSES", (0.01, 0.01))
+    filled.create_space("plain", model="n", dimensions=NEW)  # no index, which would wait for good
+    share = b"SELECT FROM ragstore_collection FOR SHARE"
+    with filled.connection.transaction() as holder:
+        holder.execute(share)
+        with pytest.raises(exceptions.LockTimeout):
+            filled.reembed("c", to="plain", embed=embedder(NEW), last=0)
+    monkeypatch.setattr(reembed, "LOCK_PAUSES", (0.2,) * 20)
+    held = threading.Event()
+
+    def hold() -> None:
+        with filled.connection.transaction() as holder:
+            holder.execute(share)
+            held.set()
+            time.sleep(0.5)
+
+    thread = threading.Thread(target=hold)
+
+    def embed_while_held(texts: list[str]) -> Any:
+        thread.start()
+        held.wait()
+        return embedder(NEW)(texts)
+
+    report = filled.reembed("c", to="plain", embed=embed_while_held, last=0, sample=0)
+    thread.join()
+
+    assert (report.embedded, report.switched) == (40, True)
+    assert "Other sessions are in the way (55P03): trying again" in caplog.text
+
+
+def test_writers_faster_than_embed_are_told_of(
+    filled: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After so many passes the run ends with what is left; the next goes on."""
+    monkeypatch.setattr(reembed, "MAX_PASSES", 3)
+    embed, count = embedder(NEW), iter(range(100))
+
+    def growing(texts: list[str]) -> Any:
+        made = embed(texts)
+        # Ids below those of the pass: as of a transaction that began before, and ended after.
+        with filled.connection.transaction() as cursor:
+            cursor.execute(
+                b"INSERT INTO ragstore_chunk (collection_id, id, document_id, ordinal, text)"
+                b" SELECT collection_id, -%(n)s, min(document_id), 1000 + %(n)s, 'grown'"
+                b" FROM ragstore_chunk GROUP BY collection_id",
+                {"n": next(count) + 1},
+            )
+        return made
+
+    with pytest.raises(exceptions.ReembedUnfinished, match="After 3 passes") as unfinished:
+        filled.reembed("c", to="new", embed=growing, last=0, batch_size=1_000)
+    assert unfinished.value.collection == "c"
+    assert unfinished.value.lacking > 0
+    assert filled.reembed("c", to="new", embed=embed, last=0).switched
+
+
+def test_two_runs_share_the_work(filled: Store) -> None:
+    """A second run to the same space makes nothing fail, and every chunk is embedded once."""
+    results: list[Any] = []
+
+    def move() -> None:
+        try:
+            results.append(
+                Store(filled.connection).reembed("c", to="new", embed=embedder(NEW), batch_size=5)
+            )
+        except exceptions.SpaceChanged as exc:
+            results.append(exc)
+
+    threads = [threading.Thread(target=move) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sum(getattr(each, "switched", False) for each in results) == 1
+    assert len(results) == 3
+    assert rows(filled.connection, LACKING) == [(0,)]
+    assert rows(filled.connection, "SELECT next_space_id FROM ragstore_collection") == [(None,)]
