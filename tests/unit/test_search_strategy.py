@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ragstore.search.strategy import Situation, choose
 
 LARGE = Situation(
-    size=10_001, exact_limit=10_000, own_index=100_000, space_index=1_000_000, need=10
+    size=100_000, exact_limit=10_000, own_index=100_000, space_index=1_000_000, need=10
 )
 NONE = {"own_index": None, "space_index": None}
 KEEPS = {"has_filter": True}
@@ -31,8 +31,9 @@ TABLE: list[tuple[str, dict[str, Any], str, str]] = [
     ("most of it wanted", {"need": 11_000}, "exact", "11,000 are wanted of about 100,000"),
     ("a tenth of a percent wanted", {"need": 100}, "own_index", "own index"),
     ("one percent wanted", {"need": 1_000}, "own_index", "own index"),
-    ("a small part of a large space, much wanted",
-     {"own_index": None, "need": 100}, "exact", "100 are wanted of about 10,001"),
+    ("a hundredth of a space", {"own_index": None, "size": 10_001}, "exact", "10 are wanted"),
+    ("a tenth of a space, much wanted",
+     {"own_index": None, "need": 1_000}, "exact", "1,000 are wanted of about 100,000"),
     ("a filter of ten", {**KEEPS, "matching": 10}, "filter", "keeps about 10"),
     ("a filter of none", {**KEEPS, "matching": 0}, "filter", "keeps about 0"),
     ("a filter of 1 %", {**KEEPS, "matching": 1_000}, "filter", "keeps about 1,000"),
@@ -76,7 +77,7 @@ def test_unknown_filter_is_counted_first(changes: dict[str, Any]) -> None:
 
 SITUATIONS = st.builds(
     Situation,
-    size=st.integers(0, 10_001),
+    size=st.integers(0, 10**9),
     exact_limit=st.just(10_000),
     own_index=st.none() | st.integers(0, 10**9),
     space_index=st.none() | st.integers(0, 10**9),
