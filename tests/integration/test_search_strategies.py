@@ -9,10 +9,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ragstore import DatabaseConnection, Hit, SearchResult, Store
+from sqlmodel import select
+
+from ragstore import DatabaseConnection, Hit, SearchResult, Store, exceptions
 from ragstore.collection import CollectionInfo
 from ragstore.conf import override_settings
-from ragstore.search import strategy
+from ragstore.models import Chunk
+from ragstore.search import (
+    approximate,
+    fused,
+    hits,
+    matching,
+    nearest,
+    of_nearest,
+    scan_settings,
+    strategy,
+)
+from ragstore.testing.plans import assert_uses_index
 
 SIZE = 3_900
 RANDOM = np.random.default_rng(11)
@@ -307,6 +320,64 @@ def test_dead_connection_is_replaced(either: Any) -> None:
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
     assert len(either.search("c", text="x")) == 0
+
+
+# --- statements of one's own -------------------------------------------------------------------
+
+
+def test_builders_use_the_indexes(indexed: Store) -> None:
+    """Each builder's statement finds its rows by the index that a search finds them by."""
+    info = indexed.collection("own")
+    space = info.require_space()
+    exact = nearest(info.id, space, QUERY, limit=10)
+    near = approximate(info.id, space, QUERY, limit=10)
+    filtered = approximate(info.id, space, QUERY, limit=10, where={"half": 1})
+    words = matching(info.id, "simple", "word7 word8", limit=10, any_word=True)
+    both = fused(near, words, limit=10, offset=0)
+    own = f"ragstore_embedding_{space.id}_ann_{info.id}"
+    plans = [
+        (exact, f"ragstore_embedding_{space.id}_pkey"),
+        (near, own),
+        (filtered, own),
+        (words, "ragstore_chunk_tsv_idx"),
+        (both, own),
+        (both, "ragstore_chunk_tsv_idx"),
+        (hits(info.id, of_nearest(near, "cosine", limit=5)), own),
+        (hits(info.id, of_nearest(near, "cosine", limit=5)), "ragstore_document_pkey"),
+    ]
+    with indexed.connection.session() as session:
+        for statement, index in plans:
+            assert_uses_index(session, statement, index)
+
+
+def test_approximate_finds_what_a_search_finds(indexed: Store) -> None:
+    """In a session, after its settings, it gives the rows of a search, and may be extended."""
+    info = indexed.collection("own")
+    space = info.require_space()
+    where = {"half": 1}
+    expected = [hit.chunk_id for hit in indexed.search("own", vector=QUERY, k=300, where=where)]
+    near = approximate(info.id, space, QUERY, limit=300, candidates=400, where=where)
+    with indexed.connection.session() as session:
+        before = session.execute(near).all()
+        session.execute(scan_settings(space, ef_search=300))
+        found = list(session.execute(near.order_by("rank")).scalars())
+        first = near.cte("near")
+        texts = session.execute(
+            select(Chunk.text)  # type: ignore[call-overload]
+            .join(first, first.c.chunk_id == Chunk.id)
+            .where(Chunk.collection_id == info.id, first.c.rank <= 3)
+        ).all()
+    assert len(before) < 300  # without settings it is pgvector's own, 40 at a time
+    assert len(found) == 300
+    assert len(set(found) & set(expected)) >= 285
+    assert len(texts) == 3
+
+
+def test_approximate_needs_an_index(indexed: Store) -> None:
+    """A space that was made without one has nothing to search approximately."""
+    space = indexed.create_space("bare", model="m", dimensions=8, index="none", exists_ok=True)
+    with pytest.raises(exceptions.InvalidQuery, match="has no index: use nearest"):
+        approximate(1, space, QUERY, limit=10)
 
 
 # --- many at once ------------------------------------------------------------------------------
