@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from sqlmodel import select
 
 from ragstore import DatabaseConnection, Hit, SearchResult, Store, exceptions
@@ -58,6 +57,8 @@ def fill(store: Store, made: CollectionInfo, size: int = SIZE) -> None:
     values = {"id": made.id, "space": made.space.id, "vectors": vectors, "size": size}
     with store.connection.transaction() as connection:
         connection.execute(_FILL, values)
+        # New rows wait in a list that is read whole, until a vacuum sorts them in.
+        connection.execute("SELECT gin_clean_pending_list('ragstore_chunk_tsv_idx')")
         connection.execute("ANALYZE ragstore_chunk")
         connection.execute("ANALYZE ragstore_embedding")
 
