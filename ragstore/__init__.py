@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ragstore.content import NewDocument as NewDocument
     from ragstore.exceptions import RagstoreError as RagstoreError
     from ragstore.report import IngestReport as IngestReport
+    from ragstore.search.query import Search as Search
     from ragstore.search.result import Hit as Hit
     from ragstore.search.result import SearchResult as SearchResult
     from ragstore.store import AsyncStore as AsyncStore
@@ -30,6 +31,7 @@ _HOME = {
     "NewChunk": "ragstore.content",
     "NewDocument": "ragstore.content",
     "RagstoreError": "ragstore.exceptions",
+    "Search": "ragstore.search.query",
     "SearchResult": "ragstore.search.result",
     "Store": "ragstore.store",
     "settings": "ragstore.conf",

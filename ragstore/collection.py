@@ -22,9 +22,9 @@ class CollectionInfo:
 
     ``space`` is the active embedding space, if one is set; ``is_ready`` says that its partition is
     there. The rest is known where the collection was measured: ``size`` is how many vectors it
-    has, counted to one more than the space's ``exact_limit``; ``own_index`` and ``space_index``
-    are how many vectors its own index and that of the whole space hold, or None where there is no
-    such index, or none that can be used.
+    has, estimated beyond the space's ``exact_limit``; ``own_index`` and ``space_index`` are how
+    many vectors its own index and that of the whole space hold, or None where there is no such
+    index, or none that can be used.
     """
 
     id: int
@@ -115,7 +115,20 @@ def measure(collection: CollectionInfo) -> Operation[CollectionInfo]:
         )
     )
     size, own_index, space_index = rows[0]
+    if size > space.exact_limit:
+        size = max(size, own_index or 0, (yield from _estimated(space, collection.id)))
     return replace(collection, size=size, own_index=own_index, space_index=space_index)
+
+
+def _estimated(space: Space, collection_id: int) -> Operation[int]:
+    """Return how many vectors the planner believes the collection has: counting takes too long."""
+    rows = yield Query(
+        sql.SQL(
+            "EXPLAIN (FORMAT JSON) SELECT FROM ragstore_embedding"
+            " WHERE space_id = {} AND collection_id = {}"
+        ).format(sql.Literal(space.id), sql.Literal(collection_id))
+    )
+    return int(rows[0][0][0]["Plan"]["Plan Rows"])
 
 
 def insert_collection(

@@ -275,6 +275,10 @@ class DatabaseConnection:
             pooled = _checked_out(engine, ask=ask)
             try:
                 connection = pooled.driver_connection
+                if connection.info.transaction_status == TransactionStatus.INTRANS:
+                    with connection.transaction():  # the test kit keeps it in one of its own
+                        yield connection
+                    return
                 connection.autocommit = True
                 try:
                     yield connection
@@ -302,6 +306,10 @@ class DatabaseConnection:
             pooled = await greenlet_spawn(_checked_out, engine.sync_engine, ask=ask)
             try:
                 driver: Any = pooled.driver_connection
+                if driver.info.transaction_status == TransactionStatus.INTRANS:
+                    async with driver.transaction():
+                        yield driver
+                    return
                 await driver.set_autocommit(True)
                 try:
                     yield driver

@@ -123,19 +123,6 @@ async def run_async(connection: AsyncConnection[Row], operation: Operation[T]) -
         return result
 
 
-def call(step: Call) -> Any:
-    """Call a function, and return what it returns."""
-    return step.function(*step.arguments)
-
-
-async def call_async(step: Call) -> Any:
-    """Call a function of either kind; a plain one in a thread, so that the loop goes on."""
-    if inspect.iscoroutinefunction(step.function):
-        return await step.function(*step.arguments)
-    made = await asyncio.to_thread(step.function, *step.arguments)
-    return await made if inspect.isawaitable(made) else made
-
-
 def run_together(connection: Connection[Row], operations: Sequence[Operation[T]]) -> list[T]:
     """Run operations side by side: what each does next is sent together, in one round trip.
 
@@ -204,12 +191,25 @@ def _numbered(step: Step) -> Numbered:
     return step
 
 
+def call(step: Call) -> Any:
+    """Call a function, and return what it returns."""
+    return step.function(*step.arguments)
+
+
+async def call_async(step: Call) -> Any:
+    """Call a function of either kind; a plain one in a thread, so that the loop goes on."""
+    if inspect.iscoroutinefunction(step.function):
+        return await step.function(*step.arguments)
+    made = await asyncio.to_thread(step.function, *step.arguments)
+    return await made if inspect.isawaitable(made) else made
+
+
 def _execute(connection: Connection[Row], step: Step) -> Any:
-    if isinstance(step, Call):
-        return call(step)
     if isinstance(step, Numbered):
         raw = RawCursor(connection)
         return raw.execute(step.statement, step.parameters, prepare=step.prepare).fetchall()
+    if isinstance(step, Call):
+        return call(step)
     if isinstance(step, Query):
         cursor = connection.execute(step.statement, step.parameters or None)
         return cursor.fetchall() if cursor.description else []
@@ -221,12 +221,12 @@ def _execute(connection: Connection[Row], step: Step) -> Any:
 
 
 async def _execute_async(connection: AsyncConnection[Row], step: Step) -> Any:
-    if isinstance(step, Call):
-        return await call_async(step)
     if isinstance(step, Numbered):
         numbered = AsyncRawCursor(connection)
         await numbered.execute(step.statement, step.parameters, prepare=step.prepare)
         return await numbered.fetchall()
+    if isinstance(step, Call):
+        return await call_async(step)
     if isinstance(step, Query):
         cursor = await connection.execute(step.statement, step.parameters or None)
         return await cursor.fetchall() if cursor.description else []

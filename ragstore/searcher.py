@@ -71,13 +71,17 @@ class Searcher:
         return self._read(operations)
 
     def _read(self, operations: Callable[[], list[Operation[Any]]]) -> list[Any]:
+        is_lent = False
         try:
             with self.connection.reading() as connection:
+                is_lent = True
                 return _run(connection, operations())
         except DatabaseUnavailable:
-            # The pool's connection had died, as is found out only by using it.
-            with self.connection.reading(ask=True) as connection:
-                return _run(connection, operations())
+            if not is_lent:
+                raise
+        # The connection had died in the pool, which is found out only by using it.
+        with self.connection.reading(ask=True) as connection:
+            return _run(connection, operations())
 
     def _target(self, name: str, *, again: bool) -> tuple[CollectionInfo, bool]:
         known = None if again else self.memory.collections.get(name)
@@ -122,12 +126,16 @@ class AsyncSearcher:
         return await self._read(operations)
 
     async def _read(self, operations: Callable[[], list[Operation[Any]]]) -> list[Any]:
+        is_lent = False
         try:
             async with self.connection.async_reading() as connection:
+                is_lent = True
                 return await _run_async(connection, operations())
         except DatabaseUnavailable:
-            async with self.connection.async_reading(ask=True) as connection:
-                return await _run_async(connection, operations())
+            if not is_lent:
+                raise
+        async with self.connection.async_reading(ask=True) as connection:
+            return await _run_async(connection, operations())
 
     async def _target(self, name: str, *, again: bool) -> tuple[CollectionInfo, bool]:
         known = None if again else self.memory.collections.get(name)

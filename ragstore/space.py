@@ -173,6 +173,7 @@ def _check_halves(space: Space, matrix: Matrix, place: Place) -> None:
         _refuse(peaks < _HALF.tiny, ZeroVector, _TOO_SMALL_FOR_HALVES, place)
 
 
+_MOST_NORM = 1e38  # of its square; 4-byte floats end at 3.4e38
 _LEAST_NORM = np.finfo(np.float32).tiny  # squares below it lose their digits, then vanish
 _HALF = np.finfo(np.float16)
 _TOO_LARGE_FOR_HALVES = (

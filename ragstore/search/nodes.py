@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import (
     ARRAY,
     BindParameter,
+    Boolean,
     Column,
     DateTime,
     Numeric,
@@ -47,9 +48,9 @@ class Contains:
         """Return ``metadata @> value``, or ``@> ANY (values)`` for any number of them but one."""
         column = _metadata(self.of_document)
         if len(self.wanted) == 1:
-            return column.op("@>")(cast(take(self.wanted[0], Text), JSONB))
+            return column.bool_op("@>")(cast(take(self.wanted[0], Text), JSONB))
         values = cast(take(list(self.wanted), ARRAY(Text)), ARRAY(JSONB))
-        return column.op("@>")(func.any(values))
+        return column.bool_op("@>")(func.any(values))
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Equal:
     def sql(self, take: Take) -> Any:
         """Return whether the value is there and equal."""
         value = _value(self.path, take, self.of_document)
-        return func.coalesce(value == cast(take(self.wanted, Text), JSONB), false())
+        return _or_false(value == cast(take(self.wanted, Text), JSONB))
 
 
 @dataclass(frozen=True)
@@ -85,13 +86,13 @@ class Compare:
         value = _value(self.path, take, self.of_document)
         if self.kind == "number":
             number = case((func.jsonb_typeof(value) == _constant("number"), cast(value, Numeric)))
-            return _or_false(number.op(self.operator)(take(self.wanted, Numeric)))
+            return _or_false(number.bool_op(self.operator)(take(self.wanted, Numeric)))
         text = _string(value)
         if self.kind == "moment":
             return _or_false(_moment_stands(text, self.operator, take(self.wanted, Text)))
         if self.kind == "date":
-            text = case((text.op("~")(_ISO_DATE), func.left(text, literal_column("10"))))
-        return _or_false(text.collate("C").op(self.operator)(take(self.wanted, Text)))
+            text = case((text.bool_op("~")(_ISO_DATE), func.left(text, literal_column("10"))))
+        return _or_false(text.collate("C").bool_op(self.operator)(take(self.wanted, Text)))
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ class Field:
             found = column == take(self.wanted, kind)
         else:
             ordered = column.collate("C") if isinstance(kind, Text) else column
-            found = ordered.op(self.operator)(take(self.wanted, kind))
+            found = ordered.bool_op(self.operator)(take(self.wanted, kind))
         return found if not column.nullable else _or_false(found)
 
 
@@ -245,7 +246,9 @@ def _moment_stands(text: Any, operator: str, moment: Any) -> Any:
     shift = func.regexp_replace(shift, _BARE_DATE, _constant(r"\&T00:00:00+00:00"))
     test = _constant(f"$ ? (@.datetime() {_JSONPATH.get(operator, operator)} $moment.datetime())")
     variables = func.jsonb_build_object(_constant("moment"), moment)
-    return func.jsonb_path_exists_tz(func.to_jsonb(shift), cast(test, JSONPATH), variables, true())
+    return func.jsonb_path_exists_tz(
+        func.to_jsonb(shift), cast(test, JSONPATH), variables, true(), type_=Boolean()
+    )
 
 
 _JSONPATH = {"=": "=="}
@@ -269,4 +272,4 @@ def _string(value: Any) -> Any:
 
 
 def _or_false(condition: Any) -> Any:
-    return func.coalesce(condition, false())
+    return func.coalesce(condition, false(), type_=Boolean())

@@ -187,7 +187,7 @@ class _Answer:
         rows = yield self._statement(form, strategy)
         if not rows[0][0]:
             return None
-        if len(rows) < self.asked.k and (again := self._again(strategy, form, rows)) is not None:
+        if (again := self._again(strategy, form, rows)) is not None:
             strategy, form = again
             rows = yield self._statement(form, strategy)
             if not rows[0][0]:
@@ -274,13 +274,15 @@ class _Answer:
         self, strategy: Strategy | None, form: Form, rows: list[Row]
     ) -> tuple[Strategy | None, Form] | None:
         """Return how to ask again, if there may be more than was found."""
-        _, _, passed, found = rows[0][:STATE]
-        scan = strategy.scan if strategy else "filter"
-        compared = form.probe is not None and passed is not None and passed <= form.probe
-        is_exact = scan in ("exact", "filter") or compared
-        if is_exact and self.asked.per_document is None:
-            return None
-        if not is_exact and found >= form.measured and self.asked.per_document is None:
+        is_full = len(rows) >= self.asked.k and rows[0][STATE + _CHUNK_ID] is not None
+        if form.per_document is None:
+            if strategy is None or strategy.is_exact or (is_full and form.kind == "vector"):
+                return None
+            _, _, passed, found = rows[0][:STATE]
+            was_compared = form.probe is not None and passed <= form.probe
+            if was_compared or found >= (form.wanted or 0):
+                return None
+        elif is_full:
             return None
         if strategy is None:
             return None, self._form(None, None)

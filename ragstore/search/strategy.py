@@ -46,8 +46,8 @@ _LEAST_SCAN = 20_000
 class Situation:
     """What is known before a search by vector.
 
-    ``size`` vectors are in the collection, counted to one more than ``exact_limit``; the indexes
-    hold so many, or are not there (None). ``matching`` chunks pass the filter, as far as is known:
+    ``size`` vectors are in the collection, estimated beyond ``exact_limit``; the indexes hold so
+    many, or are not there (None). ``matching`` chunks pass the filter, as far as is known:
     exactly, or with ``at_least`` set, that many or more. ``need`` is how many are wanted.
     """
 
@@ -92,10 +92,10 @@ def choose(now: Situation) -> Strategy:
         return _exactly(now, "there is no index that is ready to use")
     if now.has_filter:
         return _with_filter(now, scan, rows)
-    size = max(now.size, now.own_index or 0)
-    if size <= _by_index(rows, size, now.need, _STEP):
-        return Strategy("exact", f"{now.need:,} are wanted of about {size:,}, so each was compared")
-    return Strategy(scan, _NAMES[scan], max_scan=_reach(rows, size, now.need))
+    if now.size <= _by_index(rows, now.size, now.need, _STEP):
+        reason = f"{now.need:,} are wanted of about {now.size:,}, so each was compared"
+        return Strategy("exact", reason)
+    return Strategy(scan, _NAMES[scan], max_scan=_reach(rows, now.size, now.need))
 
 
 def _exactly(now: Situation, reason: str) -> Strategy:
