@@ -173,7 +173,8 @@ def _check_halves(space: Space, matrix: Matrix, place: Place) -> None:
         _refuse(peaks < _HALF.tiny, ZeroVector, _TOO_SMALL_FOR_HALVES, place)
 
 
-_MOST_NORM = 1e38  # of its square; 4-byte floats end at 3.4e38
+# A square sum between these has no number that a 2-byte float would lose, at any dimension.
+_SURELY_FITS = (1e-4, 4e9)
 _LEAST_NORM = np.finfo(np.float32).tiny  # squares below it lose their digits, then vanish
 _HALF = np.finfo(np.float16)
 _TOO_LARGE_FOR_HALVES = (
@@ -235,7 +236,7 @@ def pack_vector(space: Space, vector: Any) -> bytes:
         return pack_vectors(check_vectors(space, [vector]))[0]
     # One pass instead of six: a query has a single vector, and its search is a millisecond.
     norm = float(row.dot(row))
-    if not _LEAST_NORM < norm < _MOST_NORM:
+    if not _SURELY_FITS[0] < norm < _SURELY_FITS[1]:
         return pack_vectors(check_vectors(space, [vector]))[0]
     return struct.pack(">HH", space.dimensions, 0) + row.astype(">f4").tobytes()
 

@@ -259,7 +259,7 @@ def _prepared(document: NewDocument, value: dict[str, Any]) -> PreparedDocument:
 
 
 def _vector(value: str | None) -> Any:
-    return None if value is None else np.frombuffer(base64.b64decode(value), dtype="<f4")
+    return None if value is None else np.frombuffer(base64.b64decode(value, validate=True), "<f4")
 
 
 def _bytes(value: str | None) -> Any:

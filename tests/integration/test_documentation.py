@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import pytest
 from sqlalchemy.engine import URL
@@ -119,12 +123,66 @@ def test_links_of_a_page_lead_somewhere(page: Path) -> None:
         assert not anchor or anchor in slugs, f"{page}: #{anchor}"
 
 
+class Service(BaseHTTPRequestHandler):
+    """An embedding service of the usual API, whose first answer is that it is busy."""
+
+    asked: ClassVar[list[list[str]]] = []
+
+    def do_POST(self) -> None:
+        """Answer with a vector for each text, in an order of its own."""
+        question = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        texts = question["input"]
+        self.asked.append(texts)
+        if len(self.asked) == 1:
+            self.send_error(503)
+            return
+        data = [
+            {"index": at, "embedding": [1.0, len(text), text.count("bread")]}
+            for at, text in enumerate(texts)
+        ]
+        body = json.dumps({"data": data[::-1]}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_arguments: object) -> None:
+        """Keep quiet."""
+
+
+@pytest.fixture
+def service() -> Iterator[dict[str, str]]:
+    """Yield the variables that lead the examples to a service on this machine."""
+    Service.asked.clear()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Service) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_port}/v1/embeddings"
+        yield {"EMBEDDING_URL": url, "EMBEDDING_DIMENSIONS": "3", "NO_PROXY": "127.0.0.1"}
+        server.shutdown()
+        thread.join()
+
+
+def test_service_is_asked_for_what_is_new(database: URL, service: dict[str, str]) -> None:
+    """The example with a service asks in pieces, again when it is busy, and once for a text."""
+    example = ROOT / "examples" / "embed_with_a_service.py"
+    environment = {**_environment(database), **service}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", example], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[:2] == ["2 new, 0 unchanged, 4 vectors", "0 new, 2 unchanged, 0 vectors"]
+    assert "toast: " in lines[2]
+    assert [len(texts) for texts in Service.asked] == [2, 2, 2, 1]
+
+
 @pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.name)
-def test_example_runs(example: Path, database: URL) -> None:
+def test_example_runs(example: Path, database: URL, service: dict[str, str]) -> None:
     """Each example runs on a migrated database."""
     done = subprocess.run(
         [sys.executable, "-W", "error", example],
-        env=_environment(database),
+        env={**_environment(database), **service},
         capture_output=True,
         text=True,
     )

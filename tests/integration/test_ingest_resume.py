@@ -1,0 +1,83 @@
+"""A run that is killed: what it has stored stays, and the next run goes on from there."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy.engine import URL
+
+from ragstore import DatabaseConnection, NewChunk, NewDocument, Store
+
+ROOT = Path(__file__).parents[2]
+CHILD = """
+import sys, time
+from ragstore import DatabaseConnection, Store
+sys.path.insert(0, {here!r})
+from test_ingest_resume import documents
+
+def slowly():
+    for document in documents():
+        time.sleep(0.005)
+        yield document
+
+with DatabaseConnection(sys.argv[1]) as connection:
+    Store(connection).ingest("c", slowly(), batch_size=20, on_progress=lambda _: print(flush=True))
+"""
+STORED = """
+SELECT d.key, d.title, d.content_hash, c.ordinal, c.text, c.content_hash, e.vector::text
+FROM ragstore_document d JOIN ragstore_chunk c
+  ON c.collection_id = d.collection_id AND c.document_id = d.id
+LEFT JOIN ragstore_embedding e ON e.collection_id = c.collection_id AND e.chunk_id = c.id
+JOIN ragstore_collection k ON k.id = d.collection_id AND k.name = %s
+ORDER BY d.key, c.ordinal
+"""
+
+
+def documents() -> list[NewDocument]:
+    """Return a source of 1,000 chunks."""
+    return [
+        NewDocument(f"k{at:03}", [NewChunk(f"text {at} {i}", [1, at + i]) for i in range(5)], "T")
+        for at in range(200)
+    ]
+
+
+@pytest.mark.parametrize("batches", [1, 4, 9])
+def test_killed_run_is_finished_by_the_next(store: Store, database: URL, batches: int) -> None:
+    """After kill -9 the same call stores what is missing, nothing twice and nothing half."""
+    store.create_space("s", model="m", dimensions=2)
+    store.create_collection("c", space="s")
+    store.create_collection("oracle", space="s")
+    store.ingest("oracle", documents())
+    url = database.render_as_string(hide_password=False)
+    code = CHILD.format(here=str(Path(__file__).parent))
+    with subprocess.Popen(
+        [sys.executable, "-c", code, url], cwd=ROOT, stdout=subprocess.PIPE
+    ) as child:
+        assert child.stdout is not None
+        for _ in range(batches):
+            assert child.stdout.readline()
+        time.sleep(0.013 * batches)
+        child.send_signal(signal.SIGKILL)
+    before = stored(store.connection, "c")
+    oracle = stored(store.connection, "oracle")
+    assert before
+    assert len(before) < len(oracle)
+    assert before == oracle[: len(before)]
+
+    report = store.ingest("c", documents())
+
+    assert report.unchanged * 5 == len(before)
+    assert report.inserted == 200 - report.unchanged
+    assert stored(store.connection, "c") == oracle
+
+
+def stored(connection: DatabaseConnection, name: str) -> list[tuple[Any, ...]]:
+    """Return all that a collection holds."""
+    with connection.transaction() as driver:
+        return driver.execute(STORED, [name]).fetchall()

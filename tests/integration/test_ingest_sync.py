@@ -1,0 +1,108 @@
+"""Documents that are no longer in the source go, and only those."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from ragstore import DatabaseConnection, NewDocument, exceptions, load
+
+
+def documents(keys: str, text: str = "x") -> list[NewDocument]:
+    """Return a document for each letter."""
+    return [NewDocument(key, [text]) for key in keys]
+
+
+def keys(connection: DatabaseConnection, name: str = "c") -> str:
+    """Return the keys of a collection."""
+    statement = """
+        SELECT coalesce(string_agg(d.key, '' ORDER BY d.key), '') FROM ragstore_document d
+        JOIN ragstore_collection c ON c.id = d.collection_id WHERE c.name = %s
+    """
+    with connection.transaction() as driver:
+        return str(driver.execute(statement, [name]).fetchall()[0][0])
+
+
+@pytest.fixture
+def filled(either: Any) -> Any:
+    """Return a store with collections ``c`` and ``other`` of documents a to f."""
+    for name in ("c", "other"):
+        either.create_collection(name)
+        either.ingest(name, documents("abcdef"))
+    return either
+
+
+def test_documents_not_in_the_source_are_deleted(
+    filled: Any, connection: DatabaseConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With sync the collection ends as its source, page by page; others are not touched."""
+    monkeypatch.setattr(load, "SYNC_PAGE", 2)
+    report = filled.ingest("c", documents("bexy"), sync=True, batch_size=1)
+    assert (report.deleted, report.inserted, report.unchanged) == (4, 2, 2)
+    assert keys(connection) == "bexy"
+    assert keys(connection, "other") == "abcdef"
+    assert filled.ingest("c", documents("bexy"), sync=True).deleted == 0
+
+
+def test_without_sync_nothing_is_deleted(filled: Any, connection: DatabaseConnection) -> None:
+    """A source that is a part of the collection leaves the rest."""
+    assert filled.ingest("c", documents("b")).deleted == 0
+    assert keys(connection) == "abcdef"
+
+
+def test_empty_source_empties_the_collection(filled: Any, connection: DatabaseConnection) -> None:
+    """A source without documents is one like any other."""
+    assert filled.ingest("c", [], sync=True).deleted == 6
+    assert keys(connection) == ""
+
+
+def test_aborted_run_deletes_nothing(filled: Any, connection: DatabaseConnection) -> None:
+    """Neither a source that breaks off nor a bad document leads to a deletion."""
+
+    def source() -> Iterator[NewDocument]:
+        yield from documents("bx")
+        raise OSError
+
+    with pytest.raises(OSError):  # noqa: PT011 - it has no message
+        filled.ingest("c", source(), sync=True, batch_size=1)
+    with pytest.raises(exceptions.EmptyChunk):
+        filled.ingest("c", [*documents("b"), NewDocument("a", [" "])], sync=True)
+    assert set("abcdef") <= set(keys(connection))
+
+
+def test_skipped_document_is_still_in_the_source(
+    filled: Any, connection: DatabaseConnection
+) -> None:
+    """What is stored of a document that has become bad stays."""
+    source = [*documents("b"), NewDocument("a", [" "])]
+    report = filled.ingest("c", source, sync=True, on_error="skip")
+    assert (report.deleted, report.skipped) == (4, 1)
+    assert keys(connection) == "ab"
+
+
+def test_skipped_document_without_key_stops_the_deletion(
+    filled: Any, connection: DatabaseConnection
+) -> None:
+    """It may be any of those that are stored."""
+    source: list[Any] = [*documents("b"), None]
+    report = filled.ingest("c", source, sync=True, on_error="skip")
+    assert (report.deleted, report.skipped) == (0, 1)
+    assert keys(connection) == "abcdef"
+
+
+def test_what_another_writer_stored_meanwhile_stays(
+    filled: Any, connection: DatabaseConnection
+) -> None:
+    """A document that came or changed after the run began is not taken for an old one."""
+    from ragstore import Store
+
+    def source() -> Iterator[NewDocument]:
+        yield from documents("b")
+        with DatabaseConnection(connection.url) as another:
+            Store(another).ingest("c", [*documents("z"), *documents("a", "changed")])
+
+    report = filled.ingest("c", source(), sync=True, batch_size=1)
+    assert report.deleted == 4
+    assert keys(connection) == "abz"

@@ -1,0 +1,178 @@
+"""Stored documents deleted, collections renamed and deleted, tables analysed."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from ragstore import DatabaseConnection, NewChunk, NewDocument, Store, exceptions, maintenance
+from ragstore.models import Chunk, Document
+
+
+def rows(connection: DatabaseConnection, statement: str) -> list[tuple[Any, ...]]:
+    """Return what the database holds."""
+    with connection.transaction() as driver:
+        return driver.execute(statement.encode()).fetchall()
+
+
+def counts(connection: DatabaseConnection) -> tuple[int, ...]:
+    """Return how many documents, chunks and embeddings there are."""
+    tables = ("ragstore_document", "ragstore_chunk", "ragstore_embedding")
+    return tuple(rows(connection, f"SELECT count(*) FROM {table}")[0][0] for table in tables)
+
+
+@pytest.fixture
+def filled(either: Any) -> Any:
+    """Return a store with collections ``c`` and ``other`` of 10 documents of 2 chunks."""
+    either.create_space("s", model="m", dimensions=2)
+    for name in ("c", "other"):
+        either.create_collection(name, space="s")
+        documents = [
+            NewDocument(
+                f"k{at}",
+                [NewChunk(f"text {at}", [1, at], {"n": at % 2}), NewChunk("same", [1, 0])],
+                meta={"n": at},
+            )
+            for at in range(10)
+        ]
+        either.ingest(name, documents)
+    return either
+
+
+def test_documents_are_deleted_by_key(filled: Any, connection: DatabaseConnection) -> None:
+    """Chunks and vectors go with them; a key that is not there, or twice, is no error."""
+    assert filled.delete_documents("c", ["k1", "k2", "k1", "nothing"]) == 2
+    assert counts(connection) == (18, 36, 36)
+    assert filled.delete_documents("c", []) == 0
+    assert filled.delete_documents("c", (f"k{at}" for at in range(10))) == 8
+    assert counts(connection) == (10, 20, 20)
+
+
+@pytest.mark.parametrize(
+    ("where", "number"),
+    [({"n": 1}, 5), (Document.key == "k3", 1), (Chunk.ordinal == 1, 10), (Chunk.text == "x", 0)],
+    ids=["metadata of a chunk", "key", "every document", "none"],
+)
+def test_documents_are_deleted_by_filter(
+    filled: Any, connection: DatabaseConnection, monkeypatch: Any, where: Any, number: int
+) -> None:
+    """What a search with the filter would find goes with its whole document, page by page."""
+    monkeypatch.setattr(maintenance, "PAGE", 3)
+    assert filled.delete_documents("c", where=where) == number
+    assert counts(connection) == (20 - number, 40 - 2 * number, 40 - 2 * number)
+
+
+def test_chunks_are_deleted_and_come_back(filled: Any, connection: DatabaseConnection) -> None:
+    """A chunk goes alone, by id or filter, and the next ingest of its source restores it."""
+    (hit, *_) = filled.search("c", text="text", k=1)
+    assert filled.delete_chunks("c", [hit.chunk_id, hit.chunk_id, 10**12]) == 1
+    assert filled.delete_chunks("c", where=Chunk.text == "same") == 10
+    assert counts(connection) == (20, 29, 29)
+    chunks = [NewChunk("text 5", [1, 5], {"n": 1}), NewChunk("same", [1, 0])]
+    report = filled.ingest("c", [NewDocument("k5", chunks, meta={"n": 5})])
+    assert (report.updated, report.chunks) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda s: s.delete_documents("c"), exceptions.InvalidInput, "give keys= or where="),
+        (lambda s: s.delete_documents("c", ["a"], where={"n": 1}), exceptions.InvalidInput, "both"),
+        (lambda s: s.delete_documents("c", "k1"), exceptions.InvalidInput, r"pass \[key\]"),
+        (lambda s: s.delete_documents("c", ["a\0"]), exceptions.NulByte, "a key"),
+        (lambda s: s.delete_documents("c", where=5), exceptions.InvalidFilter, "where="),
+        (lambda s: s.delete_documents("x", ["a"]), exceptions.CollectionNotFound, "'x'"),
+        (lambda s: s.delete_chunks("c"), exceptions.InvalidInput, "give ids= or where="),
+        (lambda s: s.delete_chunks("c", ["1"]), exceptions.InvalidInput, "'1' is no id"),
+        (lambda s: s.delete_chunks("c", [2**63]), exceptions.InvalidInput, "no id"),
+        (lambda s: s.delete_collection("x"), exceptions.CollectionNotFound, "'x'"),
+        (lambda s: s.rename_collection("x", "y"), exceptions.CollectionNotFound, "'x'"),
+        (lambda s: s.rename_collection("c", "other"), exceptions.CollectionExists, "'other'"),
+        (lambda s: s.rename_collection("c", ""), exceptions.InvalidName, "needs a name"),
+        (lambda s: s.rename_collection("c", "\0"), exceptions.NulByte, "the new name"),
+        (lambda s: s.analyze("x"), exceptions.CollectionNotFound, "'x'"),
+    ],
+)
+def test_wrong_calls_change_nothing(
+    filled: Any, connection: DatabaseConnection, call: Any, error: Any, message: str
+) -> None:
+    """Each is refused by its name, and everything stays."""
+    with pytest.raises(error, match=message):
+        call(filled)
+    assert counts(connection) == (20, 40, 40)
+
+
+def test_collection_is_deleted_with_all_it_has(
+    filled: Any, connection: DatabaseConnection, monkeypatch: Any
+) -> None:
+    """Page by page; the space and the other collection stay."""
+    monkeypatch.setattr(maintenance, "PAGE", 3)
+    assert filled.delete_collection("c") == 10
+    assert counts(connection) == (10, 20, 20)
+    with pytest.raises(exceptions.CollectionNotFound):
+        filled.collection("c")
+    assert filled.create_collection("c", space="s").name == "c"
+
+
+def test_collection_is_renamed(filled: Any) -> None:
+    """Its id and content stay; its own name is one it may have."""
+    before = filled.collection("c")
+    renamed = filled.rename_collection("c", "new")
+    assert (renamed.id, renamed.name) == (before.id, "new")
+    assert filled.rename_collection("new", "new") == renamed
+    assert len(filled.search("new", text="text", k=50)) == 10
+
+
+def test_analyze_names_what_it_analysed(filled: Any, connection: DatabaseConnection) -> None:
+    """The planner knows the size of documents, chunks and the collection's partition."""
+    space = filled.collection("c").space
+    expected = ("ragstore_chunk", "ragstore_document", space.partition)
+    assert filled.analyze("c") == expected
+    names = ", ".join(repr(name) for name in expected)
+    sizes = f"SELECT reltuples::int FROM pg_class WHERE relname IN ({names}) ORDER BY relname"
+    assert rows(connection, sizes) == [(40,), (20,), (40,)]
+
+
+def test_large_load_is_analysed_and_a_small_one_is_not(
+    either: Any, connection: DatabaseConnection
+) -> None:
+    """After what is much for the table its statistics are new, unless that was declined."""
+    either.create_collection("c")
+    size = "SELECT reltuples::int FROM pg_class WHERE relname = 'ragstore_chunk'"
+
+    def load(start: int, count: int, **options: Any) -> int:
+        documents = [NewDocument(f"k{at}", ["x"] * 50) for at in range(start, start + count // 50)]
+        either.ingest("c", documents, **options)
+        return int(rows(connection, size)[0][0])
+
+    assert load(0, 500) == -1
+    assert load(1_000, 2_000, build_index="never") == -1
+    assert load(2_000, 2_000) == 4_500
+    with connection.transaction() as driver:
+        driver.execute("UPDATE pg_class SET reltuples = 1e6 WHERE relname = 'ragstore_chunk'")
+    assert load(3_000, 1_000) == 1_000_000
+
+
+def test_role_without_the_right_analyses_nothing(
+    store: Store, connection: DatabaseConnection, caplog: Any
+) -> None:
+    """A load by a role that does not own the tables ends well, and says so in the log."""
+    caplog.set_level("INFO", logger="ragstore")
+    store.create_collection("c")
+    role = f"guest_{uuid4().hex[:8]}"
+    with connection.transaction() as driver:
+        for statement in (
+            f"CREATE ROLE {role} LOGIN PASSWORD 'x'",
+            f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}",
+            f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {role}",
+        ):
+            driver.execute(statement.encode())
+    with DatabaseConnection(connection.url.set(username=role, password="x")) as guest:
+        assert Store(guest).ingest("c", [NewDocument("a", ["x"] * 1_000)]).chunks == 1_000
+        assert Store(guest).analyze("c") == ()
+    assert "does not own the table" in caplog.text
+    with connection.transaction() as driver:
+        driver.execute(f"DROP OWNED BY {role}".encode())
+        driver.execute(f"DROP ROLE {role}".encode())

@@ -1,0 +1,171 @@
+"""A collection as lines of JSON, and back."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from sqlalchemy.engine import URL
+
+from ragstore import DatabaseConnection, NewChunk, NewDocument, Store, exceptions, transfer
+from ragstore.models import Chunk
+from ragstore.testing.plugin import NewDatabase
+
+CONTENT = """
+SELECT k.language, k.metadata, s.name, s.model, s.dimensions, s.metric,
+  d.key, d.title, d.metadata, d.content_hash,
+  c.ordinal, c.text, c.metadata, c.token_count, c.language, c.content_hash, vector_send(e.vector)
+FROM ragstore_collection k LEFT JOIN ragstore_embedding_space s ON s.id = k.space_id
+LEFT JOIN ragstore_document d ON d.collection_id = k.id
+LEFT JOIN ragstore_chunk c ON c.collection_id = k.id AND c.document_id = d.id
+LEFT JOIN ragstore_embedding e ON e.collection_id = k.id AND e.chunk_id = c.id
+WHERE k.name = %s ORDER BY d.key, c.ordinal
+"""
+META = {"é": [1, 2.5, None, {"deep": True}], "n": 10**20, "small": 5e-324, "text": "a\nb\u2028"}
+
+
+def content(store: Any, name: str) -> list[tuple[Any, ...]]:
+    """Return all that a collection is, but for its ids and times."""
+    with store.connection.transaction() as driver:
+        found: list[tuple[Any, ...]] = driver.execute(CONTENT, [name]).fetchall()
+    return found
+
+
+def lines_of(store: Any, name: str) -> list[str]:
+    """Return an export, of a store of either kind."""
+    if isinstance(store, Store):
+        return list(store.export_collection(name))
+
+    async def collect() -> list[str]:
+        return [line async for line in store._store.export_collection(name)]
+
+    lines: list[str] = store._loop.run_until_complete(collect())
+    return lines
+
+
+@pytest.fixture
+def filled(either: Any) -> Any:
+    """Return a store with collection ``c`` of all sorts of documents."""
+    either.create_space("s", model="minilm", dimensions=3, metric="l2")
+    either.create_collection("c", space="s", language="german", meta=META)
+    numbers = np.random.default_rng(3).normal(size=(30, 3)) * np.logspace(-15, 15, 30)[:, None]
+    documents = [
+        NewDocument(
+            f"{at:02} é\t'\"\\",
+            [NewChunk(f"Häuser {at}\n\\N 😀", row, META, at), NewChunk("same", row), "same"],
+            f"T {at}",
+            META,
+        )
+        for at, row in enumerate(numbers)
+    ]
+    either.ingest("c", documents, embed=lambda texts: [[0.1, -0.0, 1e-40]] * len(texts))
+    with either.connection.session() as session, session.begin():
+        # What only SQL and sessions make: a gap, another language, a chunk without vector or hash.
+        first = session.get_one(Chunk, (1, 1))
+        first.ordinal, first.language = 9, "simple"
+        session.delete(session.get_one(Chunk, (1, 5)))
+        session.add(Chunk(collection_id=1, document_id=2, ordinal=70, text="added"))
+    either.delete_chunks("c", [7, 8, 9])
+    return either
+
+
+def test_round_trip_is_exact(filled: Any, monkeypatch: Any) -> None:
+    """Under another name everything is the same, hashes and vectors to the bit."""
+    monkeypatch.setattr(transfer, "PAGE", 7)
+    lines = lines_of(filled, "c")
+    assert len(lines) == 31
+    report = filled.import_collection(lines, name="copy")
+    assert (report.inserted, report.chunks) == (30, 87)
+    assert content(filled, "copy") == content(filled, "c")
+    assert lines_of(filled, "copy")[1:] == lines[1:]
+
+
+def test_copy_is_recognised_by_its_source(filled: Any) -> None:
+    """A source that is unchanged is unchanged for the imported collection too."""
+    filled.create_collection("plain")
+    source = [NewDocument("a", ["one", "two"], title="T", meta=META)]
+    filled.ingest("plain", source)
+    filled.import_collection(lines_of(filled, "plain"), name="copy")
+    assert filled.ingest("copy", source).unchanged == 1
+
+
+def test_export_is_read_by_another_database(
+    filled: Any, ragstore_new_database: NewDatabase
+) -> None:
+    """A file brings the space along, and the collection its own name."""
+    file = io.StringIO("".join(lines_of(filled, "c")) + "\n")
+    url: URL = ragstore_new_database()
+    with DatabaseConnection(url) as connection:
+        store = Store(connection)
+        store.import_collection(file)
+        assert content(store, "c") == content(filled, "c")
+        file.seek(0)
+        with pytest.raises(exceptions.CollectionExists):
+            store.import_collection(file)
+    ragstore_new_database.drop(url)
+
+
+def test_space_of_another_definition_is_refused(filled: Any) -> None:
+    """Vectors of one model never land in the space of another."""
+    lines = lines_of(filled, "c")
+    head = json.loads(lines[0])
+    head["space"]["model"] = "another"
+    with pytest.raises(exceptions.SpaceExists, match="'s'"):
+        filled.import_collection([json.dumps(head), *lines[1:]], name="copy")
+
+
+def head(**changes: Any) -> str:
+    """Return a first line."""
+    plain = {"ragstore": 1, "collection": "n", "language": "english", "meta": {}, "space": None}
+    return json.dumps({**plain, **changes})
+
+
+def body(**changes: Any) -> str:
+    """Return the line of a document."""
+    chunk = {"ordinal": 0, "text": "x", "meta": {}, "token_count": None, "language": "english"}
+    chunk.update({"hash": None, "vector": None})
+    chunk.update(changes.pop("chunk", {}))
+    document: dict[str, Any] = {
+        "key": "a",
+        "title": None,
+        "meta": {},
+        "hash": None,
+        "chunks": [chunk],
+    }
+    return json.dumps({**document, **changes})
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([], "line 1"),
+        (["{"], "line 1 is not a JSON object"),
+        (["[]"], "line 1 is not a JSON object"),
+        ([head(ragstore=2)], "line 1 is not that of an export of format 1"),
+        ("text", "lines is str"),
+        ([head(), "nothing"], "line 2 is not a JSON object"),
+        ([head(), body(), "{}"], "line 3 is not a document"),
+        ([head(), body(hash="x")], "line 2 is not a document"),
+        ([head(), body(chunk={"vector": "!"})], "line 2 is not a document"),
+        ([head(), body(chunks=[5])], "line 2 is not a document"),
+        ([head(), body(chunk={"text": " "})], "'a', chunk 0: it has no text"),
+        ([head(), body(title="\0")], "'a': the title"),
+        ([head(collection="")], "needs a name"),
+        ([head(language="x")], "no text search configuration"),
+    ],
+)
+def test_file_that_is_no_export_is_refused(either: Any, lines: Any, message: str) -> None:
+    """The line is named, and nothing of its page is stored."""
+    with pytest.raises(exceptions.InvalidInput, match=message):
+        either.import_collection(lines)
+    with either.connection.transaction() as driver:
+        assert driver.execute("SELECT FROM ragstore_document").fetchall() == []
+
+
+def test_nothing_to_export_is_named(either: Any) -> None:
+    """A collection that is not there is an error, and not an empty file."""
+    with pytest.raises(exceptions.CollectionNotFound, match="'x'"):
+        lines_of(either, "x")
