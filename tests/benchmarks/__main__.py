@@ -15,6 +15,7 @@ again, it exits with 1: for CI.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -144,6 +145,7 @@ def main() -> int:
     """Print the tables; with ``--check``, return 1 if a part misses a target twice."""
     given = _arguments()
     sizes = _sizes(given)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # or the server would stay
     missed = []
     # In this order whatever is named: ingest and peers empty the tables.
     parts = [part for part in PARTS if part in (given.parts or UNASKED)]
