@@ -18,6 +18,7 @@ from psycopg import sql
 from ragstore import ann
 from ragstore.collection import CollectionInfo, find_collection
 from ragstore.exceptions import (
+    ImproperlyConfigured,
     InvalidInput,
     OldExtensionWarning,
     PermissionDenied,
@@ -186,7 +187,7 @@ def index_after_load(
         return _report("present", space, collection)
     try:
         return (yield from _build(space, collection, options or IndexOptions()))
-    except PermissionDenied as exc:
+    except (PermissionDenied, ImproperlyConfigured) as exc:
         report = _report("due", space, collection, str(exc))
         logger.warning("The index %s is due: %s", report.name, exc)
         return report

@@ -23,6 +23,7 @@ from ragstore.exceptions import (
     WriteConflict,
 )
 from ragstore.execution import Operation
+from ragstore.indexing import index_after_load
 from ragstore.ingest import (
     Batch,
     Circumstances,
@@ -33,6 +34,7 @@ from ragstore.ingest import (
     write,
 )
 from ragstore.maintenance import analyze, delete_documents, page_of_documents
+from ragstore.procedure import Procedure
 from ragstore.report import IngestReport, Problem
 from ragstore.seen import SeenKeys
 from ragstore.space import Space, check_vectors, pack_vectors
@@ -260,12 +262,13 @@ class Load:
         state = exc.sqlstate if isinstance(exc, QueryFailed) else None
         return self._skip and state is not None and state[:2] in _REFUSALS
 
-    def finish(self, report: IngestReport) -> Work[IngestReport]:
+    def finish(self, report: IngestReport) -> Procedure[IngestReport]:
         """Do what a run ends with, once the whole source was read; return what was deleted."""
         deleted = yield from self._delete_unseen()
         if self._build_index == "auto":
-            # Here, too, is the place to build the collection's ANN index after a large load.
             yield from transact(analyze(self.target, written=report.chunks))
+            if report.chunks:
+                yield from index_after_load(self.target)
         return IngestReport(deleted=deleted)
 
     def _delete_unseen(self) -> Work[int]:

@@ -292,8 +292,10 @@ class Store:
         that were not in ``documents`` are deleted at the end, unless there was an error; it costs
         8 bytes of memory for each document.
 
-        After a load that is large for the tables their statistics are gathered; not with
-        ``build_index="never"``.
+        After a load that is large for the tables their statistics are gathered, and a collection
+        that has grown beyond its space's ``exact_limit`` gets its index, unless the role of
+        ``migration_url`` may not build it: then a warning is logged, and searches stay exact. With
+        ``build_index="never"`` neither is done.
 
         Raises:
             InvalidInput: a document cannot be stored: nothing of its batch was.

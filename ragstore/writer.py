@@ -27,10 +27,10 @@ from ragstore.connection import DatabaseConnection
 from ragstore.content import NewDocument
 from ragstore.embedding import AsyncEmbedder, Embed, Embedder, EmbedOptions
 from ragstore.exceptions import InvalidInput
-from ragstore.execution import run, run_async
 from ragstore.load import Batcher, Load
+from ragstore.procedure import Procedure, perform, perform_async
 from ragstore.report import IngestReport, Progress
-from ragstore.work import Make, Step, Transact, Work, do, do_async
+from ragstore.work import Make, do, do_async
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -52,7 +52,7 @@ class Writer:
         embed: Embed | None = None,
         options: EmbedOptions | None = None,
     ) -> None:
-        self._connection = connection
+        self._perform_other = perform(connection)
         self._embedder = None if embed is None else Embedder(embed, options or EmbedOptions())
 
     def __enter__(self) -> Self:
@@ -64,17 +64,14 @@ class Writer:
         if self._embedder is not None:
             self._embedder.__exit__(*exc_info)
 
-    def do(self, work: Work[T]) -> T:
+    def do(self, work: Procedure[T]) -> T:
         """Do a work, and return its result."""
         return do(work, self._perform)
 
-    def _perform(self, step: Step) -> Any:
-        if isinstance(step, Transact):
-            with self._connection.transaction() as connection:
-                return run(connection, step.operation)
+    def _perform(self, step: Any) -> Any:
         if isinstance(step, Make):
             return self._embedder.make(step.texts) if self._embedder else ()
-        return time.sleep(step.seconds)
+        return self._perform_other(step)
 
     def ingest(
         self, load: Load, documents: Documents, batch_size: int, on_progress: Progress | None
@@ -119,20 +116,17 @@ class AsyncWriter:
         embed: Embed | None = None,
         options: EmbedOptions | None = None,
     ) -> None:
-        self._connection = connection
+        self._perform_other = perform_async(connection)
         self._embedder = None if embed is None else AsyncEmbedder(embed, options or EmbedOptions())
 
-    async def do(self, work: Work[T]) -> T:
+    async def do(self, work: Procedure[T]) -> T:
         """Do a work, and return its result."""
         return await do_async(work, self._perform)
 
-    async def _perform(self, step: Step) -> Any:
-        if isinstance(step, Transact):
-            async with self._connection.async_transaction() as connection:
-                return await run_async(connection, step.operation)
+    async def _perform(self, step: Any) -> Any:
         if isinstance(step, Make):
             return await self._embedder.make(step.texts) if self._embedder else ()
-        return await asyncio.sleep(step.seconds)
+        return await self._perform_other(step)
 
     async def ingest(
         self, load: Load, documents: AnyDocuments, batch_size: int, on_progress: Progress | None

@@ -30,7 +30,7 @@ def fill(store: Any, collection: str, count: int, dimensions: int = 8) -> None:
     """Give a collection so many random vectors."""
     vectors = np.random.default_rng(count).normal(size=(count, dimensions))
     chunks = [NewChunk(str(at), vector) for at, vector in enumerate(vectors)]
-    store.ingest(collection, [NewDocument("a", chunks)])
+    store.ingest(collection, [NewDocument("a", chunks)], build_index="never")
 
 
 def indexes(connection: DatabaseConnection) -> list[tuple[Any, ...]]:
@@ -284,3 +284,33 @@ def test_pooler_needs_a_url_beside_it(either: Any, space: Space) -> None:
         pytest.raises(exceptions.ImproperlyConfigured, match="DB_MIGRATION_DATABASE_URL"),
     ):
         either.build_index("s")
+
+
+def test_a_load_builds_the_index(store: Store) -> None:
+    """Ingest gives a collection its index once it has outgrown exact search, and then leaves it."""
+    store.create_space("small", model="m", dimensions=3, exact_limit=10)
+    store.create_collection("grown", space="small")
+    documents = [
+        NewDocument(f"d{number}", [NewChunk("text", vector=[number, 1, 1])]) for number in range(11)
+    ]
+
+    store.ingest("grown", documents[:10])
+    before = store.space_stats("small").indexes
+    store.ingest("grown", documents)
+    built = store.build_index("small", collection="grown")
+
+    assert before == ()
+    assert built.state == "present"
+
+
+def test_a_load_without_an_index(store: Store) -> None:
+    """With build_index="never" the index is left to the caller."""
+    store.create_space("small", model="m", dimensions=3, exact_limit=1)
+    store.create_collection("grown", space="small")
+    documents = [
+        NewDocument(f"d{number}", [NewChunk("text", vector=[number, 1, 1])]) for number in range(9)
+    ]
+
+    store.ingest("grown", documents, build_index="never")
+
+    assert store.space_stats("small").indexes == ()
