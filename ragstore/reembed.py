@@ -265,8 +265,14 @@ _BELOW_ALL = -(2**63)  # an id of the user's may be negative
 _LACKING = """
 FROM ragstore_chunk c WHERE c.collection_id = %(collection)s AND c.id > %(after)s
 AND NOT EXISTS (SELECT FROM ragstore_embedding e WHERE e.collection_id = %(collection)s
-  AND e.space_id = %(space)s AND e.chunk_id = c.id)
+  AND e.space_id = %(space)s AND e.chunk_id = c.id AND e.chunk_id > %(after)s)
 """
+# A page is read in the order of both primary keys, from where the last one ended. A planner that
+# knows the tables badly, as just after a load, would read and sort all that is left for each page.
+_IN_ORDER = sql.SQL(
+    "SELECT set_config(name, 'off', true) FROM unnest(ARRAY['enable_seqscan', 'enable_bitmapscan',"
+    " 'enable_hashjoin', 'enable_sort']) AS name"
+)
 _LACKING_CHUNKS = sql.SQL(
     f"SELECT c.id, c.text, hashtextextended(c.text, 0) {_LACKING} ORDER BY c.id LIMIT %(size)s"
 )
@@ -277,11 +283,13 @@ _TAKE_TURNS = sql.SQL(
 )
 # What is being deleted or changed is left to the next pass: waiting could be a deadlock.
 _STILL_THERE = sql.SQL("""
-SELECT c.id, hashtextextended(c.text, 0) FROM ragstore_chunk c
-WHERE c.collection_id = %(collection)s AND c.id = ANY (%(ids)s)
-AND NOT EXISTS (SELECT FROM ragstore_embedding e WHERE e.collection_id = %(collection)s
-  AND e.space_id = %(space)s AND e.chunk_id = c.id)
-ORDER BY c.id FOR KEY SHARE OF c SKIP LOCKED
+SELECT id, hashtextextended(text, 0) FROM ragstore_chunk
+WHERE collection_id = %(collection)s AND id = ANY (%(ids)s)
+ORDER BY id FOR KEY SHARE SKIP LOCKED
+""")
+_MADE_ALREADY = sql.SQL("""
+SELECT chunk_id FROM ragstore_embedding
+WHERE collection_id = %(collection)s AND space_id = %(space)s AND chunk_id = ANY (%(ids)s)
 """)
 _COPY = sql.SQL(
     "COPY ragstore_embedding (collection_id, chunk_id, space_id, vector) FROM STDIN (FORMAT BINARY)"
@@ -333,6 +341,7 @@ def _measure_lacking(collection_id: int, space: Space) -> Operation[tuple[int, i
 def _lacking(collection_id: int, space: Space, after: int, size: int) -> Operation[list[_Chunk]]:
     """Return the next chunks, by id, that have no vector in a space."""
     values = {"collection": collection_id, "space": space.id, "after": after, "size": size}
+    yield Query(_IN_ORDER)
     rows = yield Query(_LACKING_CHUNKS, values)
     return [_Chunk(*row) for row in rows]
 
@@ -347,8 +356,14 @@ def _store(
     yield Query(_TAKE_TURNS, [source.id])
     ids = [chunk.id for chunk in page]
     values = {"collection": source.id, "space": target.id, "ids": ids}
+    yield Query(_IN_ORDER)
     there = dict((yield Query(_STILL_THERE, values)))
-    kept = [at for at, chunk in enumerate(page) if there.get(chunk.id) == chunk.mark]
+    made = {id_ for (id_,) in (yield Query(_MADE_ALREADY, values))}
+    kept = [
+        at
+        for at, chunk in enumerate(page)
+        if there.get(chunk.id) == chunk.mark and chunk.id not in made
+    ]
     if kept:
         yield from _copy(source.id, target, [ids[at] for at in kept], vectors[kept])
     return len(kept)

@@ -145,6 +145,8 @@ class Store:
         batch_size: int = 1_000,
         last: int = reembed.LAST,
         sample: int = 20,
+        memory: str | None = None,
+        workers: int | None = None,
         on_progress: reembed.Progress | None = None,
     ) -> ReembedReport:
         """Move a collection to another embedding space while it is read and written.
@@ -153,7 +155,8 @@ class Store:
         is called outside of transactions, and each batch is stored in one. Searches and ingest go
         on in the old space. When at most ``last`` chunks are left, its index is built and the
         answers of ``sample`` chunks are compared; then writers wait while those last ones are
-        embedded and the collection is switched. Readers never wait. A batch of ingest that waited
+        embedded and the collection is switched. ``memory`` and ``workers`` are what the build of
+        the index may use. Readers never wait. A batch of ingest that waited
         ends with SpaceChanged: its vectors were of the old model.
 
         Whatever ends a run before, searches are as they were, and the next run goes on where it
@@ -167,7 +170,8 @@ class Store:
             EmbeddingFailed, InvalidVector: ``embed`` made something that does not fit.
             LockTimeout: writers held the collection each time the switch was tried.
         """
-        move = Move(collection, to, embed, batch_size, last, sample, on_progress)
+        options = IndexOptions(memory=memory, workers=workers)
+        move = Move(collection, to, embed, batch_size, last, sample, on_progress, options)
         return self._do(move.run())
 
     def cancel_reembed(self, collection: str) -> str | None:
@@ -567,10 +571,13 @@ class AsyncStore:
         batch_size: int = 1_000,
         last: int = reembed.LAST,
         sample: int = 20,
+        memory: str | None = None,
+        workers: int | None = None,
         on_progress: reembed.Progress | None = None,
     ) -> ReembedReport:
         """Move a collection to another embedding space; see ``Store.reembed``."""
-        move = Move(collection, to, embed, batch_size, last, sample, on_progress)
+        options = IndexOptions(memory=memory, workers=workers)
+        move = Move(collection, to, embed, batch_size, last, sample, on_progress, options)
         return await self._do(move.run())
 
     async def cancel_reembed(self, collection: str) -> str | None:
