@@ -112,25 +112,27 @@ class Move:
         if source.space == target:
             return report
         report = yield from self._fill(source, target, report)
-        index = yield from index_after_load(replace(source, space=target), self.options)
-        report = replace(report, index=index)
+        moved = replace(source, space=target)
+        index = yield from index_after_load(moved, self.options)
         if self.sample and source.space is not None:
             compared = compare_spaces(source.id, source.space, target, sample=self.sample)
             report = replace(report, comparison=(yield from transact(compared)))
         report = yield from self._switch(source, target, report)
-        return replace(report, seconds=time.perf_counter() - started)
+        if report.last and index is not None and index.state == "not needed":
+            index = yield from index_after_load(moved, self.options)  # the last were many
+        return replace(report, index=index, seconds=time.perf_counter() - started)
 
     def _fill(
         self, source: CollectionInfo, target: Space, report: ReembedReport
     ) -> Procedure[ReembedReport]:
         """Embed what lacks a vector in the target, until at most ``last`` chunks do."""
         for _ in range(MAX_PASSES):
-            lacking = yield from transact(count_lacking(source.id, target))
+            lacking, upto = yield from transact(_measure_lacking(source.id, target))
             report = replace(report, lacking=lacking)
             if lacking <= self.last:
                 return report
             report = replace(report, passes=report.passes + 1)
-            report = yield from self._pass(source, target, report)
+            report = yield from self._pass(source, target, upto, report)
         raise ReembedUnfinished(
             f"After {MAX_PASSES} passes {report.lacking} chunks of {source.name!r} still lack a"
             f" vector in space {target.name!r}: writers add them faster than they are embedded."
@@ -140,10 +142,14 @@ class Move:
         )
 
     def _pass(
-        self, source: CollectionInfo, target: Space, report: ReembedReport
+        self, source: CollectionInfo, target: Space, upto: int, report: ReembedReport
     ) -> Procedure[ReembedReport]:
+        """Embed what was there when the pass began: what comes meanwhile would never end."""
         after = _BELOW_ALL
-        while page := (yield from transact(_lacking(source.id, target, after, self.batch_size))):
+        while after < upto:
+            page = yield from transact(_lacking(source.id, target, after, self.batch_size))
+            if not page:
+                break
             after = page[-1].id
             vectors = yield from self._embed(target, page)
             stored = yield from transact(_store(source, target, page, vectors))
@@ -264,7 +270,7 @@ AND NOT EXISTS (SELECT FROM ragstore_embedding e WHERE e.collection_id = %(colle
 _LACKING_CHUNKS = sql.SQL(
     f"SELECT c.id, c.text, hashtextextended(c.text, 0) {_LACKING} ORDER BY c.id LIMIT %(size)s"
 )
-_COUNT_LACKING = sql.SQL(f"SELECT count(*) {_LACKING}")
+_MEASURE_LACKING = sql.SQL(f"SELECT count(*), coalesce(max(c.id), 0) {_LACKING}")
 # One batch at a time of two runs; a batch of ingest does not wait for it.
 _TAKE_TURNS = sql.SQL(
     "SELECT pg_advisory_xact_lock(hashtext('ragstore.reembed'), (%s %% 2147483648)::int)"
@@ -312,10 +318,16 @@ def _begin(collection_name: str, space_name: str) -> Operation[tuple[CollectionI
 
 def count_lacking(collection_id: int, space: Space) -> Operation[int]:
     """Return how many chunks of a collection have no vector in a space."""
-    values = {"collection": collection_id, "space": space.id, "after": _BELOW_ALL}
-    rows = yield Query(_COUNT_LACKING, values)
-    count: int = rows[0][0]
+    count, _ = yield from _measure_lacking(collection_id, space)
     return count
+
+
+def _measure_lacking(collection_id: int, space: Space) -> Operation[tuple[int, int]]:
+    """Return how many chunks have no vector in a space, and the highest id of them."""
+    values = {"collection": collection_id, "space": space.id, "after": _BELOW_ALL}
+    rows = yield Query(_MEASURE_LACKING, values)
+    count, upto = rows[0]
+    return count, upto
 
 
 def _lacking(collection_id: int, space: Space, after: int, size: int) -> Operation[list[_Chunk]]:

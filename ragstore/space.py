@@ -146,11 +146,29 @@ def check_vectors(space: Space, vectors: Sequence[Any], place: Place = _nowhere)
         _refuse(~np.isfinite(norms), NonFiniteVector, _TOO_LONG, place)
     if space.metric == "cosine":
         _refuse(norms < _LEAST_NORM, ZeroVector, _ZERO, place)
+    if space.index_type in ("halfvec", "ivfflat"):
+        _check_halves(space, matrix, place)
     return matrix
 
 
-_MOST_NORM = 1e38  # of its square; 4-byte floats end at 3.4e38
+def _check_halves(space: Space, matrix: Matrix, place: Place) -> None:
+    """Refuse what an index over 2-byte floats would refuse, or would not hold."""
+    peaks = np.maximum(matrix.max(axis=1, initial=0), -matrix.min(axis=1, initial=0))
+    _refuse(peaks > _HALF.max, NonFiniteVector, _TOO_LARGE_FOR_HALVES, place)
+    if space.metric == "cosine":
+        _refuse(peaks < _HALF.tiny, ZeroVector, _TOO_SMALL_FOR_HALVES, place)
+
+
 _LEAST_NORM = np.finfo(np.float32).tiny  # squares below it lose their digits, then vanish
+_HALF = np.finfo(np.float16)
+_TOO_LARGE_FOR_HALVES = (
+    "the vector holds a number beyond the 2-byte floats of the space's index (65,504): normalise"
+    " it, or make a space with index='vector' or 'none'"
+)
+_TOO_SMALL_FOR_HALVES = (
+    "every number of the vector is below 0.00006, which the 2-byte floats of the space's index"
+    " cannot tell from zero: normalise it, or make a space with index='vector' or 'none'"
+)
 _NOT_FINITE = (
     "the vector holds NaN, infinity or a number beyond 4-byte floats: look at what made it"
 )
@@ -191,6 +209,10 @@ def pack_vectors(matrix: Matrix) -> list[bytes]:
     return [head + row.tobytes() for row in matrix.astype(">f4")]
 
 
+# Square sums within which no number is too large or too small, for 2-byte floats neither.
+_USUAL = (1e-3, 1e9)
+
+
 def pack_vector(space: Space, vector: Any) -> bytes:
     """Return one vector as pgvector's binary input, if it fits the space.
 
@@ -202,7 +224,7 @@ def pack_vector(space: Space, vector: Any) -> bytes:
         return pack_vectors(check_vectors(space, [vector]))[0]
     # One pass instead of six: a query has a single vector, and its search is a millisecond.
     norm = float(row.dot(row))
-    if not _LEAST_NORM < norm < _MOST_NORM:
+    if not _USUAL[0] < norm < _USUAL[1]:
         return pack_vectors(check_vectors(space, [vector]))[0]
     return struct.pack(">HH", space.dimensions, 0) + row.astype(">f4").tobytes()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ from sqlalchemy import literal, select
 from sqlalchemy.engine import URL
 
 from ragstore.driver import connect, connect_async
-from ragstore.execution import Copy, Operation, Query, compiled, run, run_async
+from ragstore.execution import Call, Copy, Operation, Query, compiled, run, run_async
 
 TABLE = sql.SQL("CREATE TEMP TABLE sample (id int, meta jsonb, body text)")
 COPY = sql.SQL("COPY sample FROM STDIN (FORMAT BINARY)")
@@ -54,6 +55,37 @@ async def test_operation_runs_on_an_async_connection(server_url: URL) -> None:
     """The same operation gives the same result, awaited."""
     async with await connect_async(server_url) as connection:
         assert await run_async(connection, answers()) == EXPECTED
+
+
+def calls(function: Any) -> Operation[list[Any]]:
+    """Call a function between two statements of one transaction."""
+    first = yield Query(sql.SQL("SELECT txid_current()"))
+    made = yield Call(function, [20, 22])
+    second = yield Query(sql.SQL("SELECT txid_current()"))
+    return [made, first == second]
+
+
+async def add_later(one: int, other: int) -> int:
+    """Add two numbers, awaited."""
+    return one + other
+
+
+def test_function_is_called_in_the_transaction(server_url: URL) -> None:
+    """What it returns is sent back, and the transaction is the same before and after."""
+    with connect(server_url) as connection:
+        assert run(connection, calls(operator.add)) == [42, True]
+
+
+def awaitable(one: int, other: int) -> Any:
+    """Return what is to be awaited, as a wrapper does that is no coroutine function."""
+    return add_later(one, other)
+
+
+@pytest.mark.parametrize("function", [operator.add, add_later, awaitable])
+async def test_function_of_either_kind_is_called(server_url: URL, function: Any) -> None:
+    """A coroutine function, a plain one, and a plain one that returns an awaitable."""
+    async with await connect_async(server_url) as connection:
+        assert await run_async(connection, calls(function)) == [42, True]
 
 
 def nothing() -> Operation[str]:

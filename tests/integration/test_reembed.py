@@ -7,11 +7,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import pytest
 
-from ragstore import DatabaseConnection, NewDocument, Store, exceptions, reembed
+from ragstore import AsyncStore, DatabaseConnection, NewDocument, Store, exceptions, reembed
 from ragstore.reembed import ReembedReport
 
 OLD, NEW = 8, 12
@@ -349,3 +350,76 @@ def test_two_runs_share_the_work(filled: Store) -> None:
     assert len(results) == 3
     assert rows(filled.connection, LACKING) == [(0,)]
     assert rows(filled.connection, "SELECT next_space_id FROM ragstore_collection") == [(None,)]
+
+
+# --- other roles, other functions --------------------------------------------------------------
+
+
+async def test_embed_may_be_a_coroutine_function(filled: Store) -> None:
+    """For an AsyncStore, embed and on_progress are awaited."""
+    embed = embedder(NEW)
+    told: list[int] = []
+
+    async def embed_later(texts: list[str]) -> Any:
+        return embed(texts)
+
+    async def tell(report: ReembedReport) -> None:
+        told.append(report.embedded)
+
+    async with DatabaseConnection(filled.connection.url) as connection:
+        report = await AsyncStore(connection).reembed(
+            "c", to="new", embed=embed_later, last=3, batch_size=37, on_progress=tell
+        )
+
+    assert (report.embedded, told) == (40, [37, 40])
+
+
+def test_role_that_owns_nothing_moves_a_collection(filled: Store) -> None:
+    """What ingest may do is enough; the index is due, and the report says what to run."""
+    role = f"mover_{uuid4().hex[:8]}"
+    statements = [
+        f"CREATE ROLE {role} LOGIN PASSWORD 'guest'",
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}",
+    ]
+    with filled.connection.transaction() as cursor:
+        for statement in statements:
+            cursor.execute(statement.encode())
+    guest = filled.connection.url.set(username=role, password="guest")
+
+    with DatabaseConnection(guest) as connection:
+        report = Store(connection).reembed("c", to="new", embed=embedder(NEW))
+    with filled.connection.transaction() as cursor:
+        cursor.execute(f"DROP OWNED BY {role}".encode())
+        cursor.execute(f"DROP ROLE {role}".encode())
+
+    assert report.switched
+    assert report.index is not None
+    assert report.index.state == "due"
+    assert "store.ensure_indexes('new')" in report.index.reason
+    assert filled.ensure_indexes("new")[0].state == "built"
+
+
+def test_collection_deleted_meanwhile_is_named(filled: Store) -> None:
+    """A run whose collection is gone ends with an error that says so."""
+
+    def delete(texts: list[str]) -> Any:
+        with filled.connection.transaction() as cursor:
+            cursor.execute("DELETE FROM ragstore_collection")
+        return embedder(NEW)(texts)
+
+    with pytest.raises(exceptions.CollectionNotFound, match="'c' was deleted meanwhile"):
+        filled.reembed("c", to="new", embed=delete, last=0)
+
+
+def test_move_that_was_cancelled_meanwhile_ends(filled: Store) -> None:
+    """Another session may give the move up: the run stores nothing more, and says why."""
+
+    def cancel(texts: list[str]) -> Any:
+        filled.cancel_reembed("c")
+        return embedder(NEW)(texts)
+
+    with pytest.raises(exceptions.SpaceChanged, match="no longer on its way to space 'new'"):
+        filled.reembed("c", to="new", embed=cancel, last=0)
+    assert rows(filled.connection, "SELECT count(DISTINCT space_id) FROM ragstore_embedding") == [
+        (1,)
+    ]

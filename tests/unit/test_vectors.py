@@ -14,14 +14,14 @@ from sqlalchemy.dialects import postgresql
 from ragstore import exceptions
 from ragstore.models import EmbeddingSpace
 from ragstore.space import Space, check_vectors, distance, pack_vectors
-from ragstore.types import Metric
+from ragstore.types import IndexType, Metric
 
 METRICS = get_args(Metric)
 
 
-def space(metric: Metric = "cosine", dimensions: int = 2) -> Space:
+def space(metric: Metric = "cosine", dimensions: int = 2, index_type: IndexType = "none") -> Space:
     """Return a space that no database has."""
-    return Space(7, "minilm", "all-MiniLM", dimensions, metric)
+    return Space(7, "minilm", "all-MiniLM", dimensions, metric, index_type)
 
 
 BAD: list[tuple[str, Any, str, list[str]]] = [
@@ -87,6 +87,31 @@ def test_square_sum_beyond_floats_is_refused_where_it_is_needed(metric: Metric) 
     else:
         with pytest.raises(exceptions.NonFiniteVector, match="normalise"):
             check_vectors(space(metric), [[1e38, 1e38]])
+
+
+@pytest.mark.parametrize(
+    ("index", "metric", "vector", "error"),
+    [
+        ("halfvec", "cosine", [65_504, -65_504], None),
+        ("halfvec", "l1", [65_600, 0], exceptions.NonFiniteVector),
+        ("ivfflat", "l2", [0, -65_600], exceptions.NonFiniteVector),
+        ("vector", "l2", [65_600, 0], None),
+        ("binary", "cosine", [65_600, 1e-9], None),
+        ("halfvec", "cosine", [7e-5, 0], None),
+        ("halfvec", "cosine", [6e-5, -6e-5], exceptions.ZeroVector),
+        ("halfvec", "l2", [6e-5, 0], None),
+        ("vector", "cosine", [6e-5, 0], None),
+    ],
+)
+def test_vector_must_fit_the_floats_of_the_index(
+    index: IndexType, metric: Metric, vector: list[float], error: type[Exception] | None
+) -> None:
+    """What 2-byte floats cannot hold would end a build, or be in no answer of the index."""
+    if error is None:
+        assert check_vectors(space(metric, index_type=index), [vector]).shape == (1, 2)
+    else:
+        with pytest.raises(error, match=r"2-byte floats.*normalise it.*index='vector' or 'none'"):
+            check_vectors(space(metric, index_type=index), [[1, 1], vector])
 
 
 @pytest.mark.parametrize(

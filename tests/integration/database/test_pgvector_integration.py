@@ -26,7 +26,7 @@ from ragstore.exceptions import (
 )
 from ragstore.models import CHUNKS, EMBEDDINGS, Chunk, Document, Embedding, EmbeddingSpace
 from ragstore.space import Space, distance, space_of
-from ragstore.types import METRICS, Metric, Vector
+from ragstore.types import MAX_INDEXED_DIMENSIONS, METRICS, Metric, Vector
 
 RANDOM = np.random.default_rng(20)
 POINTS = RANDOM.standard_normal((40, 8)).astype(np.float32)
@@ -54,7 +54,14 @@ def inside(db_connection: DatabaseConnection) -> Iterator[Connection]:
 
 def filled(store: Store, metric: Metric = "cosine", points: Any = POINTS) -> Space:
     """Make a space and a collection ``book`` whose one document has a chunk for each point."""
-    space = store.create_space("points", model="test", dimensions=points.shape[1], metric=metric)
+    dimensions = points.shape[1]
+    space = store.create_space(
+        "points",
+        model="test",
+        dimensions=dimensions,
+        metric=metric,
+        index="halfvec" if dimensions <= MAX_INDEXED_DIMENSIONS["halfvec"] else "none",
+    )
     store.create_collection("book", space="points")
     chunks = [NewChunk(f"passage {n}", point) for n, point in enumerate(points)]
     store.ingest("book", [NewDocument("page", chunks)])
