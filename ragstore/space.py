@@ -173,8 +173,6 @@ def _check_halves(space: Space, matrix: Matrix, place: Place) -> None:
         _refuse(peaks < _HALF.tiny, ZeroVector, _TOO_SMALL_FOR_HALVES, place)
 
 
-# A square sum between these has no number that a 2-byte float would lose, at any dimension.
-_SURELY_FITS = (1e-4, 4e9)
 _LEAST_NORM = np.finfo(np.float32).tiny  # squares below it lose their digits, then vanish
 _HALF = np.finfo(np.float16)
 _TOO_LARGE_FOR_HALVES = (
@@ -225,6 +223,10 @@ def pack_vectors(matrix: Matrix) -> list[bytes]:
     return [head + row.tobytes() for row in matrix.astype(">f4")]
 
 
+# Square sums within which no number is too large or too small, for 2-byte floats neither.
+_USUAL = (1e-3, 1e9)
+
+
 def pack_vector(space: Space, vector: Any) -> bytes:
     """Return one vector as pgvector's binary input, if it fits the space.
 
@@ -236,7 +238,7 @@ def pack_vector(space: Space, vector: Any) -> bytes:
         return pack_vectors(check_vectors(space, [vector]))[0]
     # One pass instead of six: a query has a single vector, and its search is a millisecond.
     norm = float(row.dot(row))
-    if not _SURELY_FITS[0] < norm < _SURELY_FITS[1]:
+    if not _USUAL[0] < norm < _USUAL[1]:
         return pack_vectors(check_vectors(space, [vector]))[0]
     return struct.pack(">HH", space.dimensions, 0) + row.astype(">f4").tobytes()
 

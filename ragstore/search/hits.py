@@ -89,11 +89,15 @@ def hits(collection_id: int, ranked: Select[Any]) -> Select[Any]:
     order is that of ``place``, not of the score: two distances may round to one score.
     """
     best = ranked.cte("ranked")
-    return with_rows(collection_id, best, [], with_text=True).order_by(best.c.place)
+    columns = [CHUNKS.c.text, CHUNKS.c.metadata]
+    return with_rows(collection_id, best, columns, []).order_by(best.c.place)
 
 
-def with_rows(collection_id: Any, best: CTE, more: list[Any], *, with_text: bool) -> Select[Any]:
-    """Return ranked chunks with what a Hit holds, in its order, and ``more`` columns behind."""
+def with_rows(collection_id: Any, best: CTE, contents: list[Any], more: list[Any]) -> Select[Any]:
+    """Return ranked chunks with what a Hit holds, in its order.
+
+    ``contents`` are its text and metadata, in whatever form; ``more`` are columns behind the rest.
+    """
     return (
         select(
             cast(best.c.score, Float).label("score"),
@@ -101,8 +105,7 @@ def with_rows(collection_id: Any, best: CTE, more: list[Any], *, with_text: bool
             DOCUMENTS.c.title,
             CHUNKS.c.id,
             CHUNKS.c.ordinal,
-            CHUNKS.c.text if with_text else literal_column("''").label("text"),
-            CHUNKS.c.metadata,
+            *contents,
             best.c.vector_rank,
             best.c.distance,
             best.c.text_rank,

@@ -312,14 +312,13 @@ class _Answer:
         self, strategy: Strategy | None, form: Form, rows: list[Row], plan: str | None
     ) -> SearchResult:
         _, words, passed, _ = rows[0][:STATE]
-        make = hit_of if len(rows[0]) == STATE + _PLAIN else self._hit
         found = [row[STATE:] for row in rows if row[STATE + _CHUNK_ID] is not None]
-        if form.is_plain:
-            found = [
-                (*row[:_VECTOR_RANK], rank, *row[_VECTOR_RANK + 1 :])
-                for rank, row in enumerate(found, start=form.offset + 1)
+        if form.is_plain and not form.neighbours:
+            made = [
+                hit_of(row, vector_rank=rank) for rank, row in enumerate(found, form.offset + 1)
             ]
-        made = [make(row) for row in found]
+        else:
+            made = [self._hit(row, rank) for rank, row in enumerate(found, form.offset + 1)]
         has_no_words = form.kind != "vector" and not words
         scan = strategy.scan if strategy else None
         reason = strategy.reason if strategy else ""
@@ -335,22 +334,23 @@ class _Answer:
         kind = "vector" if form.kind == "hybrid" and has_no_words else form.kind
         return SearchResult(made, strategy=kind, reason=reason, scan=scan, plan=plan)
 
-    def _hit(self, row: Row) -> Hit:
-        plain, extras = row[:_PLAIN], list(row[_PLAIN:])
+    def _hit(self, row: Row, rank: int) -> Hit:
+        extras = list(row[_PLAIN:])
         more: dict[str, Any] = {}
+        if self.asked.kind == "vector" and self.asked.per_document is None:
+            more["vector_rank"] = rank
         if self.asked.neighbours:
             around = sorted(Passage(*each) for each in extras.pop(0) or ())
-            more["before"] = tuple(each for each in around if each.ordinal < plain[_ORDINAL])
-            more["after"] = tuple(each for each in around if each.ordinal > plain[_ORDINAL])
+            more["before"] = tuple(each for each in around if each.ordinal < row[_ORDINAL])
+            more["after"] = tuple(each for each in around if each.ordinal > row[_ORDINAL])
         if extras:
             more["highlight"] = extras.pop(0)
-        return Hit(*plain, **more)
+        return hit_of(row, **more)
 
 
 _PLAIN = 11  # the columns that every hit has
 _ORDINAL = 4
 _CHUNK_ID = 3
-_VECTOR_RANK = 7
 _NO_WORDS = "the text has no words to search for: only stop words or punctuation"
 
 _RANGES = (

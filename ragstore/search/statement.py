@@ -32,7 +32,7 @@ from sqlalchemy.dialects.postgresql import REGCONFIG
 from sqlalchemy.types import Float, NullType
 
 from ragstore import ann
-from ragstore.models import COLLECTIONS
+from ragstore.models import CHUNKS, COLLECTIONS
 from ragstore.search import text, vector
 from ragstore.search.filter import Filter
 from ragstore.search.hits import (
@@ -111,7 +111,9 @@ class _Builder:
     def statement(self) -> Select[Any]:
         best = self._ranked().cte("ranked")
         more = [best.c.place, *self._extras()]
-        hit = with_rows(self.ids.collection, best, more, with_text=self.form.with_text)
+        text = CHUNKS.c.text if self.form.with_text else literal_column("''").label("text")
+        contents = [text, cast(CHUNKS.c.metadata, Text).label("metadata")]
+        hit = with_rows(self.ids.collection, best, contents, more)
         rows = hit.subquery("hit")
         columns = [each for each in rows.c if each is not rows.c.place]
         order = [rows.c.distance, rows.c.id] if self.form.is_plain else [rows.c.place]

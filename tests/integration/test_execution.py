@@ -12,8 +12,18 @@ from psycopg import sql
 from sqlalchemy import literal, select
 from sqlalchemy.engine import URL
 
+from ragstore import DatabaseConnection
 from ragstore.driver import connect, connect_async
-from ragstore.execution import Call, Copy, Operation, Query, compiled, run, run_async
+from ragstore.execution import (
+    Call,
+    Copy,
+    Operation,
+    Query,
+    compiled,
+    run,
+    run_async,
+    run_together,
+)
 
 TABLE = sql.SQL("CREATE TEMP TABLE sample (id int, meta jsonb, body text)")
 COPY = sql.SQL("COPY sample FROM STDIN (FORMAT BINARY)")
@@ -126,3 +136,14 @@ async def test_error_in_the_rows_ends_the_copy(server_url: URL) -> None:
             await run_async(async_connection, interrupted())
         with pytest.raises(psycopg.errors.InFailedSqlTransaction):
             await async_connection.execute(COUNT)
+
+
+def test_only_numbered_statements_run_together(connection: DatabaseConnection) -> None:
+    """A statement that the driver must read first is refused, before any is sent."""
+
+    def operation() -> Operation[int]:
+        yield Query(sql.SQL("SELECT 1"))
+        return 1
+
+    with connection.reading() as lent, pytest.raises(TypeError, match="numbered statements"):
+        run_together(lent, [operation()])

@@ -308,13 +308,13 @@ PLANS: list[tuple[str, Any, Any]] = [
 
 @pytest.fixture(scope="module")
 def filled(shared: Store) -> int:
-    """Return the id of one of two collections of 4,000 chunks, each of its own document."""
+    """Return the id of one of two collections of 10,000 chunks, each of its own document."""
     made = [shared.create_collection(f"filled {number}", language="simple") for number in (1, 2)]
     with shared.connection.transaction() as connection:
         for each in made:
             connection.execute(
                 "INSERT INTO ragstore_document (collection_id, id, key)"
-                " SELECT %(id)s, 1000000 + n, 'k' || n FROM generate_series(1, 4000) n",
+                " SELECT %(id)s, 1000000 + n, 'k' || n FROM generate_series(1, 10000) n",
                 {"id": each.id},
             )
             connection.execute(
@@ -322,9 +322,11 @@ def filled(shared: Store) -> int:
                 " (collection_id, id, document_id, ordinal, text, metadata)"
                 " SELECT %(id)s, 1000000 + n, 1000000 + n, 0, 'x',"
                 "   jsonb_build_object('a', n, 'b', n, 'tags', jsonb_build_array(n))"
-                " FROM generate_series(1, 4000) n",
+                " FROM generate_series(1, 10000) n",
                 {"id": each.id},
             )
+        # New rows wait in a list that is read whole, until a vacuum sorts them in.
+        connection.execute("SELECT gin_clean_pending_list('ragstore_chunk_metadata_idx')")
         connection.execute("ANALYZE ragstore_chunk")
         connection.execute("ANALYZE ragstore_document")
     return made[0].id

@@ -5,9 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import psycopg
 import pytest
+from sqlalchemy import Boolean
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
 
 from ragstore import NewChunk, NewDocument, Search, Store, exceptions
+from ragstore.models import Chunk
 from ragstore.search.hybrid import RRF_CONSTANT
 
 DOCUMENTS = [
@@ -252,6 +257,73 @@ def test_vector_is_made_for_the_space_that_is_searched(either: Any) -> None:
     (hit,) = either.search("c", text="cat", vector=embed)
     assert hit.vector_rank == 1
     assert asked == ["old", "old", "new"]
+
+
+def test_collection_that_never_stays_is_an_error(either: Any) -> None:
+    """A collection that is another at each look is given up on, and the error says so."""
+    either.create_space("s", model="m", dimensions=2)
+    either.create_collection("c", space="s", language="simple")
+    names = iter(["english", "german", "french", "simple"])
+
+    def change(_space: Any) -> list[float]:
+        with psycopg.connect(_conninfo(either)) as other:
+            other.execute("UPDATE ragstore_collection SET language = %s", [next(names)])
+        return UP
+
+    with pytest.raises(exceptions.SpaceChanged, match="changed at each of 3 attempts"):
+        either.search("c", vector=change)
+
+
+def test_vector_that_fits_no_longer_is_an_error(either: Any) -> None:
+    """A vector is refused by the space that there is, not by the one that was."""
+    either.create_space("s2", model="m", dimensions=2)
+    either.create_space("s3", model="m", dimensions=3)
+    either.create_collection("c", space="s2", language="simple")
+    for wrong in ([1], [1, 2, 3]):
+        with pytest.raises(exceptions.DimensionMismatch, match="takes 2"):
+            either.search("c", vector=wrong)
+    with psycopg.connect(_conninfo(either)) as other:
+        other.execute(
+            "UPDATE ragstore_collection SET space_id ="
+            " (SELECT id FROM ragstore_embedding_space WHERE name = 's3')"
+        )
+    assert len(either.search("c", vector=[1, 2, 3])) == 0
+
+
+def _conninfo(store: Any) -> str:
+    url = store.connection.url.set(drivername="postgresql")
+    text: str = url.render_as_string(hide_password=False)
+    return text
+
+
+class Uncached(FunctionElement[bool]):
+    """A condition whose SQL SQLAlchemy cannot keep."""
+
+    type = Boolean()
+    inherit_cache = False
+
+
+@compiles(Uncached)
+def _compile(_element: Uncached, _compiler: Any, **_options: Any) -> str:
+    return "(ragstore_chunk.ordinal = 3)"
+
+
+def test_condition_that_cannot_be_kept_is_compiled_each_time(parts: Store) -> None:
+    """A filter whose SQL is not known to be the same is a filter all the same."""
+    for asked in ASKED:
+        options: dict[str, Any] = asked
+        found = parts.search("parts", **options, where=Uncached(Chunk.ordinal))
+        assert {hit.ordinal for hit in found} == {3}
+
+
+def test_lists_of_other_lengths_are_other_statements(parts: Store) -> None:
+    """An IN list is written out, and its values go where they belong, however many."""
+    ordinal: Any = Chunk.ordinal
+    for wanted in ([1], [2, 3], [4, 5], [0, 1, 5], []):
+        where = ordinal.in_(wanted) & (ordinal >= 1)
+        found = parts.search("parts", vector=UP, k=100, where=where)
+        assert {hit.ordinal for hit in found} == set(wanted) - {0}
+        assert len(parts.search("parts", text="cat", k=100, where=where)) == len(found)
 
 
 async def test_vector_may_be_awaited(parts: Store) -> None:
