@@ -47,6 +47,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("ingest",),
     ("search",),
     ("maintenance",),
+    ("vector",),
     ("load", "transfer"),
     ("writer",),
     ("store",),
