@@ -126,6 +126,7 @@ class Load:
         self._seen = SeenKeys() if sync else None
         self._is_complete = True
         self._build_index = build_index
+        self._just_written: frozenset[str] = frozenset()
         self.target: CollectionInfo
         self._now: Circumstances
 
@@ -182,7 +183,17 @@ class Load:
             QueryFailed, PermissionDenied: the server refused it.
             WriteConflict, LockTimeout: other writers were in the way each time.
         """
-        return planned.report + (yield from self._store(planned.batch))
+        batch, report = planned.batch, planned.report
+        if not self._just_written.isdisjoint(document.key for document in batch.unchanged):
+            # A document that stands in the batch before, too: it was looked up before that was
+            # written, and may have to be put back.
+            batch, report = yield from self._plan_again(batch, report)
+        self._just_written = frozenset(document.key for document in batch.changed)
+        return report + (yield from self._store(batch))
+
+    def _plan_again(self, batch: Batch, report: IngestReport) -> Work[tuple[Batch, IngestReport]]:
+        planned = yield from self._plan(_sorted([*batch.changed, *batch.unchanged]))
+        return planned.batch, report + planned.report
 
     def _store(self, batch: Batch) -> Work[IngestReport]:
         try:
@@ -219,8 +230,7 @@ class Load:
             yield Pause(seconds)
             attempt += 1
             if is_outdated:
-                planned = yield from self._plan(_sorted([*batch.changed, *batch.unchanged]))
-                batch, report = planned.batch, report + planned.report
+                batch, report = yield from self._plan_again(batch, report)
         return report + IngestReport(unchanged=len(batch.unchanged))
 
     def _log_conflict(self, batch: Batch, attempt: int, seconds: float) -> None:
