@@ -182,7 +182,7 @@ def _failed(exc: Exception, piece: list[str], failures: int) -> EmbeddingFailed:
     # Without the words of the exception: they may quote the texts, or a key. It is the cause.
     times = "once" if failures == 1 else f"{failures} times"
     return EmbeddingFailed(
-        f"embed() raised {type(exc).__name__} for {len(piece)} texts, {times}: see the cause; the"
+        f"embed() raised {type(exc).__name__} for {len(piece)} texts, {times}: see the cause. The"
         " batches before are stored, and ingesting again goes on from there"
     )
 

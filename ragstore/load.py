@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from ragstore.collection import CollectionInfo, find_collection
-from ragstore.content import NewDocument, PreparedChunk, PreparedDocument, prepare_batch
+from ragstore.content import NewDocument, PreparedDocument, prepare_batch
 from ragstore.exceptions import (
     InvalidInput,
-    InvalidVector,
     PermissionDenied,
     QueryFailed,
     RagstoreError,
@@ -35,10 +34,10 @@ from ragstore.ingest import (
 )
 from ragstore.maintenance import analyze, delete_documents, page_of_documents
 from ragstore.procedure import Procedure
-from ragstore.report import IngestReport, Problem
+from ragstore.report import IngestReport, Problem, Refusals
 from ragstore.seen import SeenKeys
-from ragstore.space import Space, check_vectors, pack_vectors
-from ragstore.work import Make, Pause, Work, transact
+from ragstore.vector import make_vectors
+from ragstore.work import Pause, Work, transact
 
 logger = logging.getLogger(__name__)
 
@@ -92,27 +91,6 @@ class Batcher:
         return batch
 
 
-class Refusals:
-    """What was wrong with documents; without ``skip`` the first of it is raised."""
-
-    def __init__(self, *, skip: bool) -> None:
-        self._skip = skip
-        self.problems: list[Problem] = []
-        self.keys: set[str | None] = set()
-
-    def __call__(self, error: InvalidInput) -> None:
-        """Note what is wrong, or raise it."""
-        if not self._skip:
-            raise error
-        self.problems.append(Problem.of(error))
-        self.keys.add(error.key)
-
-    @property
-    def report(self) -> IngestReport:
-        """Return the documents that are left out."""
-        return IngestReport(skipped=len(self.problems), problems=tuple(self.problems))
-
-
 @dataclass(frozen=True)
 class Planned:
     """A batch that can be stored, and what is to be reported of it already."""
@@ -150,6 +128,7 @@ class Load:
         self._seen = SeenKeys() if sync else None
         self._is_complete = True
         self._build_index = build_index
+        self._just_written: frozenset[str] = frozenset()
         self.target: CollectionInfo
         self._now: Circumstances
 
@@ -190,7 +169,7 @@ class Load:
         vectors: dict[Place, bytes | None] = {}
         made = 0
         if self.target.space is not None and outlook.wanting:
-            made = yield from _make_vectors(self.target.space, outlook.wanting, vectors, refuse)
+            made = yield from make_vectors(self.target.space, outlook.wanting, vectors, refuse)
         changed = [each for each in outlook.changed if each.key not in refuse.keys]
         report = refuse.report + IngestReport(embedded=made)
         return Planned(Batch(changed, outlook.unchanged, vectors), report)
@@ -206,7 +185,17 @@ class Load:
             QueryFailed, PermissionDenied: the server refused it.
             WriteConflict, LockTimeout: other writers were in the way each time.
         """
-        return planned.report + (yield from self._store(planned.batch))
+        batch, report = planned.batch, planned.report
+        if not self._just_written.isdisjoint(document.key for document in batch.unchanged):
+            # A document that stands in the batch before, too: it was looked up before that was
+            # written, and may have to be put back.
+            batch, report = yield from self._plan_again(batch, report)
+        self._just_written = frozenset(document.key for document in batch.changed)
+        return report + (yield from self._store(batch))
+
+    def _plan_again(self, batch: Batch, report: IngestReport) -> Work[tuple[Batch, IngestReport]]:
+        planned = yield from self._plan(_sorted([*batch.changed, *batch.unchanged]))
+        return planned.batch, report + planned.report
 
     def _store(self, batch: Batch) -> Work[IngestReport]:
         try:
@@ -243,8 +232,7 @@ class Load:
             yield Pause(seconds)
             attempt += 1
             if is_outdated:
-                planned = yield from self._plan(_sorted([*batch.changed, *batch.unchanged]))
-                batch, report = planned.batch, report + planned.report
+                batch, report = yield from self._plan_again(batch, report)
         return report + IngestReport(unchanged=len(batch.unchanged))
 
     def _log_conflict(self, batch: Batch, attempt: int, seconds: float) -> None:
@@ -304,47 +292,3 @@ def _halves(batch: Batch) -> Iterator[Batch]:
     middle = len(batch.changed) // 2
     yield Batch(batch.changed[:middle], batch.unchanged, batch.vectors)
     yield Batch(batch.changed[middle:], (), batch.vectors)
-
-
-# --- vectors -----------------------------------------------------------------------------------
-
-
-def _make_vectors(
-    space: Space,
-    wanting: Mapping[Place, PreparedChunk],
-    vectors: dict[Place, bytes | None],
-    refuse: Refusals,
-) -> Work[int]:
-    """Put the packed vector of each chunk that needs one into ``vectors``; return how many made.
-
-    Those given are checked first, so that nothing is embedded for a batch that they end. Equal
-    texts are embedded once.
-    """
-    given = {place: chunk.vector for place, chunk in wanting.items() if chunk.vector is not None}
-    vectors.update(_packed(space, given, refuse))
-    bare = {
-        place: chunk.text
-        for place, chunk in wanting.items()
-        if chunk.vector is None and place.key not in refuse.keys
-    }
-    texts = list(dict.fromkeys(bare.values()))
-    made = (yield Make(texts)) if texts else ()
-    of_text = dict(zip(texts, made, strict=True))
-    vectors.update(_packed(space, {place: of_text[text] for place, text in bare.items()}, refuse))
-    return len(texts)
-
-
-def _packed(
-    space: Space, vectors: Mapping[Place, Any], refuse: Callable[[InvalidInput], None]
-) -> dict[Place, bytes]:
-    """Return vectors as they are sent, without those of documents that are refused for one."""
-    places = list(vectors)
-    while True:
-        try:
-            matrix = check_vectors(space, [vectors[place] for place in places], places.__getitem__)
-        except InvalidVector as exc:
-            refuse(exc)
-            bad = exc.key
-        else:
-            return dict(zip(places, pack_vectors(matrix), strict=True))
-        places = [place for place in places if place.key != bad]

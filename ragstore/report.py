@@ -91,3 +91,24 @@ class IngestReport:
 
 Progress = Callable[[IngestReport], object]
 """Called after each batch with the report so far."""
+
+
+class Refusals:
+    """What was wrong with documents; without ``skip`` the first of it is raised."""
+
+    def __init__(self, *, skip: bool) -> None:
+        self.skip = skip
+        self.problems: list[Problem] = []
+        self.keys: set[str | None] = set()
+
+    def __call__(self, error: InvalidInput) -> None:
+        """Note what is wrong, or raise it."""
+        if not self.skip:
+            raise error
+        self.problems.append(Problem.of(error))
+        self.keys.add(error.key)
+
+    @property
+    def report(self) -> IngestReport:
+        """Return the documents that are left out."""
+        return IngestReport(skipped=len(self.problems), problems=tuple(self.problems))

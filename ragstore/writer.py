@@ -97,9 +97,11 @@ class Writer:
             for each in documents:
                 try:
                     planned = self.do(load.plan(each))
-                finally:  # what went wrong before comes before what went wrong after
-                    former = behind.result() if behind is not None else None
-                    behind = None
+                except Exception:
+                    if behind is not None:  # what went wrong before comes first
+                        yield behind.result()
+                    raise
+                former = behind.result() if behind is not None else None
                 behind = writing.submit(self.do, load.store(planned))
                 if former is not None:
                     yield former
@@ -153,9 +155,8 @@ class AsyncWriter:
                 try:
                     planned = await self.do(load.plan(each))
                 except Exception:
-                    # What went wrong before comes before what went wrong after.
-                    if behind is not None:
-                        await behind
+                    if behind is not None:  # what went wrong before comes first
+                        yield await behind
                     raise
                 former = await behind if behind is not None else None
                 behind = asyncio.ensure_future(self.do(load.store(planned)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
@@ -157,9 +158,34 @@ def test_failure_keeps_earlier_batches_alone(filled: Any, connection: DatabaseCo
     """The batch of a bad document is not stored, those before it are."""
     documents = [NewDocument(f"{number}", ["x"]) for number in range(3)]
     bad = [*documents, NewDocument("bad", [" "])]
+    told: list[int] = []
     with pytest.raises(exceptions.EmptyChunk, match="'bad', chunk 0"):
-        filled.ingest("plain", bad, batch_size=2)
+        filled.ingest(
+            "plain", bad, batch_size=2, on_progress=lambda report: told.append(report.documents)
+        )
     assert [row[0] for row in rows(connection)] == ["0", "1"]
+    assert told == [2]
+
+
+def test_documents_are_let_go_with_their_batch(filled: Any) -> None:
+    """Of a long stream no more than three batches are in memory at a time."""
+    alive: weakref.WeakSet[NewDocument] = weakref.WeakSet()
+    most = 0
+
+    class Counted(NewDocument):
+        __hash__ = object.__hash__
+
+    def documents() -> Iterator[NewDocument]:
+        nonlocal most
+        for number in range(200):
+            document = Counted(f"{number}", ["one", NewChunk("two", np.ones(2))])
+            alive.add(document)
+            most = max(most, len(alive))
+            yield document
+            del document
+
+    filled.ingest("c", documents(), embed=lengths, batch_size=20)
+    assert 10 <= most <= 31
 
 
 def test_no_documents_are_no_work(filled: Any) -> None:

@@ -214,6 +214,21 @@ def test_next_batch_is_planned_while_one_is_written(filled: Store) -> None:
     assert report.inserted == 3
 
 
+def test_later_document_of_a_key_wins(filled: Store) -> None:
+    """A document that is as stored, but was another in the batch before, is put back."""
+    stored, other_text = NewDocument("a", ["a 1"]), NewDocument("a", ["a 2"])
+    filled.ingest("c", [stored], embed=embed)
+    with connect(filled.connection.url) as other:
+        other.execute("SELECT FROM ragstore_collection FOR UPDATE")
+        # Long enough for the second batch to be looked up before the first is stored.
+        timer = threading.Timer(0.5, other.rollback)
+        timer.start()
+        report = filled.ingest("c", [other_text, stored], embed=embed, batch_size=1)
+        timer.join()
+    assert (report.updated, report.unchanged) == (2, 0)
+    check_whole(filled, {"a": [["a 1"]]})
+
+
 def test_failure_of_an_earlier_batch_comes_first(filled: Store) -> None:
     """Where a batch cannot be stored and the next not be planned, the first is told."""
     with filled.connection.transaction() as driver:

@@ -119,6 +119,62 @@ def test_vectors_made_are_checked_like_those_given(
     assert (problem.key, problem.chunk, problem.field) == ("a", 1, "vector")
 
 
+def test_text_that_the_model_refuses_is_found_by_halves(
+    either: Any, connection: DatabaseConnection
+) -> None:
+    """It costs the documents that have it; the others are embedded and stored."""
+    either.create_space("s", model="m", dimensions=2)
+    either.create_collection("c", space="s")
+    calls: list[int] = []
+
+    def embed(texts: list[str]) -> Any:
+        calls.append(len(texts))
+        if any("long" in each for each in texts):
+            raise ValueError(SECRET)
+        return [[1.0, 1.0]] * len(texts)
+
+    documents = [
+        NewDocument(f"k{at:02}", [f"text {at}", "too long" if at in (3, 11) else "fine"])
+        for at in range(16)
+    ]
+    options: dict[str, Any] = {"embed_retries": 0, "on_error": "skip"}
+    report = either.ingest("c", documents, embed=embed, **options)
+    assert [(each.key, each.chunk, each.field) for each in report.problems] == [
+        ("k03", 1, "text"),
+        ("k11", 1, "text"),
+    ]
+    assert "ValueError" in report.problems[0].reason
+    assert SECRET not in report.problems[0].reason
+    assert (report.inserted, report.embedded) == (14, 17)
+    assert len(calls) < 12
+    assert len(keys(connection)) == 14
+
+
+def test_model_that_does_not_work_at_all_ends_the_run(either: Any) -> None:
+    """Where nothing can be embedded the documents are not to blame, and few calls are made."""
+    either.create_space("s", model="m", dimensions=2)
+    either.create_collection("c", space="s")
+    calls: list[int] = []
+
+    def embed(texts: list[str]) -> Any:
+        calls.append(len(texts))
+        raise ConnectionError
+
+    documents = (NewDocument(f"k{at}", [f"text {at}"]) for at in range(1_000))
+    with pytest.raises(exceptions.EmbeddingFailed, match="ConnectionError"):
+        either.ingest("c", documents, embed=embed, embed_retries=0, on_error="skip")
+    assert len(calls) < 20
+
+
+def test_document_is_skipped_once(either: Any) -> None:
+    """However much is wrong with a document, it is one problem, and one document."""
+    either.create_space("s", model="m", dimensions=2)
+    either.create_collection("c", space="s")
+    bad = NewDocument("a", [chunk(vector=[0, 0]), chunk(vector=None), chunk(vector=[1])])
+    report = either.ingest("c", [bad], on_error="skip")
+    assert (report.skipped, len(report.problems)) == (1, 1)
+
+
 def test_what_the_server_refuses_is_found_by_halves(
     either: Any, connection: DatabaseConnection, caplog: pytest.LogCaptureFixture
 ) -> None:

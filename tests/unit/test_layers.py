@@ -55,6 +55,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("reembed",),
     ("space_removal", "stats"),
     ("maintenance",),
+    ("vector",),
     ("load", "transfer"),
     ("writer",),
     ("store",),
