@@ -1,4 +1,4 @@
-"""SQL functions that a model declares with ``ragstore.types.function``."""
+"""SQL functions, as a model declares them with ``ragstore.types.function``."""
 
 from __future__ import annotations
 
