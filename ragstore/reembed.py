@@ -27,7 +27,7 @@ from ragstore.exceptions import (
     SpaceNotReady,
 )
 from ragstore.execution import Call, Copy, Operation, Query
-from ragstore.indexing import IndexOptions, IndexReport, index_after_load
+from ragstore.indexing import IndexOptions, IndexReport, has_index, index_after_load
 from ragstore.procedure import LOCK_PAUSES, Procedure, patiently
 from ragstore.recall import Comparison, compare_spaces
 from ragstore.space import Matrix, Space, check_vectors, find_space, is_attached, pack_vectors
@@ -39,6 +39,12 @@ T = TypeVar("T")
 
 LAST = 100
 """How many chunks at most are embedded while writers wait."""
+
+INDEXED_BATCH = 100
+"""How many vectors at most are stored at a time where the space has an index already.
+
+It costs some milliseconds for each, and writers of the same chunks wait meanwhile.
+"""
 
 MAX_PASSES = 50
 """How many passes are made at most until so few are left."""
@@ -127,12 +133,13 @@ class Move:
     ) -> Procedure[ReembedReport]:
         """Embed what lacks a vector in the target, until at most ``last`` chunks do."""
         for _ in range(MAX_PASSES):
-            lacking, upto = yield from transact(_measure_lacking(source.id, target))
+            lacking, upto, is_indexed = yield from transact(_look(source.id, target))
             report = replace(report, lacking=lacking)
             if lacking <= self.last:
                 return report
             report = replace(report, passes=report.passes + 1)
-            report = yield from self._pass(source, target, upto, report)
+            size = min(self.batch_size, INDEXED_BATCH) if is_indexed else self.batch_size
+            report = yield from self._pass(source, target, upto, size, report)
         raise ReembedUnfinished(
             f"After {MAX_PASSES} passes {report.lacking} chunks of {source.name!r} still lack a"
             f" vector in space {target.name!r}: writers add them faster than they are embedded."
@@ -142,12 +149,12 @@ class Move:
         )
 
     def _pass(
-        self, source: CollectionInfo, target: Space, upto: int, report: ReembedReport
+        self, source: CollectionInfo, target: Space, upto: int, size: int, report: ReembedReport
     ) -> Procedure[ReembedReport]:
         """Embed what was there when the pass began: what comes meanwhile would never end."""
         after = _BELOW_ALL
         while after < upto:
-            page = yield from transact(_lacking(source.id, target, after, self.batch_size))
+            page = yield from transact(_lacking(source.id, target, after, size))
             if not page:
                 break
             after = page[-1].id
@@ -336,6 +343,13 @@ def _measure_lacking(collection_id: int, space: Space) -> Operation[tuple[int, i
     rows = yield Query(_MEASURE_LACKING, values)
     count, upto = rows[0]
     return count, upto
+
+
+def _look(collection_id: int, space: Space) -> Operation[tuple[int, int, bool]]:
+    """Return how many chunks have no vector, the highest id of them, and if there is an index."""
+    count, upto = yield from _measure_lacking(collection_id, space)
+    is_indexed = yield from has_index(space, collection_id)
+    return count, upto, is_indexed or (yield from has_index(space))
 
 
 def _lacking(collection_id: int, space: Space, after: int, size: int) -> Operation[list[_Chunk]]:

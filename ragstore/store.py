@@ -151,13 +151,13 @@ class Store:
     ) -> ReembedReport:
         """Move a collection to another embedding space while it is read and written.
 
-        Chunks that lack a vector in the space ``to`` get one, ``batch_size`` at a time: ``embed``
-        is called outside of transactions, and each batch is stored in one. Searches and ingest go
-        on in the old space. When at most ``last`` chunks are left, its index is built and the
-        answers of ``sample`` chunks are compared; then writers wait while those last ones are
-        embedded and the collection is switched. ``memory`` and ``workers`` are what the build of
-        the index may use. Readers never wait. A batch of ingest that waited
-        ends with SpaceChanged: its vectors were of the old model.
+        Chunks that lack a vector in the space ``to`` get one, ``batch_size`` at a time (100 at most
+        once the space has an index, which makes a batch slow): ``embed`` is called outside of
+        transactions, and each batch is stored in one. Searches and ingest go on in the old space.
+        When at most ``last`` chunks are left, its index is built (``memory`` and ``workers`` are
+        what that may use) and the answers of ``sample`` chunks are compared; then writers wait
+        while those last ones are embedded and the collection is switched. Readers never wait. A
+        batch of ingest that waited ends with SpaceChanged: its vectors were of the old model.
 
         Whatever ends a run before, searches are as they were, and the next run goes on where it
         stopped. The old space keeps its vectors: ``reembed`` back is the way back.

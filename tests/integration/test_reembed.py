@@ -445,3 +445,20 @@ def test_move_that_was_cancelled_meanwhile_ends(filled: Store) -> None:
     assert rows(filled.connection, "SELECT count(DISTINCT space_id) FROM ragstore_embedding") == [
         (1,)
     ]
+
+
+def test_batches_are_small_where_there_is_an_index(
+    filled: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Writers wait for a batch that is stored into an index: it is of few vectors."""
+    monkeypatch.setattr(reembed, "INDEXED_BATCH", 7)
+    filled.build_index("new")
+    sizes: list[int] = []
+
+    def embed(texts: list[str]) -> Any:
+        sizes.append(len(texts))
+        return embedder(NEW)(texts)
+
+    filled.reembed("c", to="new", embed=embed, last=0)
+
+    assert sizes == [7, 7, 7, 7, 7, 5]
