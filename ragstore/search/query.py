@@ -256,7 +256,8 @@ class _Answer:
             "max_scan": strategy.max_scan if strategy else 0,
         }
         # A plan that is kept for any filter reads all of the collection for a filter of ten chunks.
-        keep = self.filter is None or (form.probe is None and form.scan not in ("filter", "exact"))
+        by_index = form.kind == "vector" and form.probe is None and form.scan not in _COMPARING
+        keep = self.filter is None or by_index
         return self._prepared(form).with_values(values, self.filter, keep_plan=keep)
 
     def _prepared(self, form: Form) -> Prepared:
@@ -348,6 +349,7 @@ class _Answer:
         return hit_of(row, **more)
 
 
+_COMPARING = ("exact", "filter")
 _PLAIN = 11  # the columns that every hit has
 _ORDINAL = 4
 _CHUNK_ID = 3
