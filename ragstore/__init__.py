@@ -16,10 +16,14 @@ if TYPE_CHECKING:
     from ragstore.content import NewChunk as NewChunk
     from ragstore.content import NewDocument as NewDocument
     from ragstore.exceptions import RagstoreError as RagstoreError
+    from ragstore.indexing import IndexReport as IndexReport
     from ragstore.ingest import IngestReport as IngestReport
+    from ragstore.recall import RecallReport as RecallReport
+    from ragstore.reembed import ReembedReport as ReembedReport
     from ragstore.search.query import Search as Search
     from ragstore.search.result import Hit as Hit
     from ragstore.search.result import SearchResult as SearchResult
+    from ragstore.stats import SpaceStats as SpaceStats
     from ragstore.store import AsyncStore as AsyncStore
     from ragstore.store import Store as Store
 
@@ -27,12 +31,16 @@ _HOME = {
     "AsyncStore": "ragstore.store",
     "DatabaseConnection": "ragstore.connection",
     "Hit": "ragstore.search.result",
+    "IndexReport": "ragstore.indexing",
     "IngestReport": "ragstore.ingest",
     "NewChunk": "ragstore.content",
     "NewDocument": "ragstore.content",
     "RagstoreError": "ragstore.exceptions",
+    "RecallReport": "ragstore.recall",
+    "ReembedReport": "ragstore.reembed",
     "Search": "ragstore.search.query",
     "SearchResult": "ragstore.search.result",
+    "SpaceStats": "ragstore.stats",
     "Store": "ragstore.store",
     "settings": "ragstore.conf",
 }

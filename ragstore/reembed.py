@@ -27,7 +27,7 @@ from ragstore.exceptions import (
     SpaceNotReady,
 )
 from ragstore.execution import Call, Copy, Operation, Query
-from ragstore.indexing import IndexOptions, IndexReport, index_after_load
+from ragstore.indexing import IndexOptions, IndexReport, has_index, index_after_load
 from ragstore.procedure import LOCK_PAUSES, Procedure, patiently
 from ragstore.recall import Comparison, compare_spaces
 from ragstore.space import Matrix, Space, check_vectors, find_space, is_attached, pack_vectors
@@ -39,6 +39,12 @@ T = TypeVar("T")
 
 LAST = 100
 """How many chunks at most are embedded while writers wait."""
+
+INDEXED_BATCH = 100
+"""How many vectors at most are stored at a time where the space has an index already.
+
+It costs some milliseconds for each, and writers of the same chunks wait meanwhile.
+"""
 
 MAX_PASSES = 50
 """How many passes are made at most until so few are left."""
@@ -127,12 +133,13 @@ class Move:
     ) -> Procedure[ReembedReport]:
         """Embed what lacks a vector in the target, until at most ``last`` chunks do."""
         for _ in range(MAX_PASSES):
-            lacking, upto = yield from transact(_measure_lacking(source.id, target))
+            lacking, upto, is_indexed = yield from transact(_look(source.id, target))
             report = replace(report, lacking=lacking)
             if lacking <= self.last:
                 return report
             report = replace(report, passes=report.passes + 1)
-            report = yield from self._pass(source, target, upto, report)
+            size = min(self.batch_size, INDEXED_BATCH) if is_indexed else self.batch_size
+            report = yield from self._pass(source, target, upto, size, report)
         raise ReembedUnfinished(
             f"After {MAX_PASSES} passes {report.lacking} chunks of {source.name!r} still lack a"
             f" vector in space {target.name!r}: writers add them faster than they are embedded."
@@ -142,12 +149,12 @@ class Move:
         )
 
     def _pass(
-        self, source: CollectionInfo, target: Space, upto: int, report: ReembedReport
+        self, source: CollectionInfo, target: Space, upto: int, size: int, report: ReembedReport
     ) -> Procedure[ReembedReport]:
         """Embed what was there when the pass began: what comes meanwhile would never end."""
         after = _BELOW_ALL
         while after < upto:
-            page = yield from transact(_lacking(source.id, target, after, self.batch_size))
+            page = yield from transact(_lacking(source.id, target, after, size))
             if not page:
                 break
             after = page[-1].id
@@ -265,8 +272,14 @@ _BELOW_ALL = -(2**63)  # an id of the user's may be negative
 _LACKING = """
 FROM ragstore_chunk c WHERE c.collection_id = %(collection)s AND c.id > %(after)s
 AND NOT EXISTS (SELECT FROM ragstore_embedding e WHERE e.collection_id = %(collection)s
-  AND e.space_id = %(space)s AND e.chunk_id = c.id)
+  AND e.space_id = %(space)s AND e.chunk_id = c.id AND e.chunk_id > %(after)s)
 """
+# A page is read in the order of both primary keys, from where the last one ended. A planner that
+# knows the tables badly, as just after a load, would read and sort all that is left for each page.
+_IN_ORDER = sql.SQL(
+    "SELECT set_config(name, 'off', true) FROM unnest(ARRAY['enable_seqscan', 'enable_bitmapscan',"
+    " 'enable_hashjoin', 'enable_sort']) AS name"
+)
 _LACKING_CHUNKS = sql.SQL(
     f"SELECT c.id, c.text, hashtextextended(c.text, 0) {_LACKING} ORDER BY c.id LIMIT %(size)s"
 )
@@ -277,11 +290,13 @@ _TAKE_TURNS = sql.SQL(
 )
 # What is being deleted or changed is left to the next pass: waiting could be a deadlock.
 _STILL_THERE = sql.SQL("""
-SELECT c.id, hashtextextended(c.text, 0) FROM ragstore_chunk c
-WHERE c.collection_id = %(collection)s AND c.id = ANY (%(ids)s)
-AND NOT EXISTS (SELECT FROM ragstore_embedding e WHERE e.collection_id = %(collection)s
-  AND e.space_id = %(space)s AND e.chunk_id = c.id)
-ORDER BY c.id FOR KEY SHARE OF c SKIP LOCKED
+SELECT id, hashtextextended(text, 0) FROM ragstore_chunk
+WHERE collection_id = %(collection)s AND id = ANY (%(ids)s)
+ORDER BY id FOR KEY SHARE SKIP LOCKED
+""")
+_MADE_ALREADY = sql.SQL("""
+SELECT chunk_id FROM ragstore_embedding
+WHERE collection_id = %(collection)s AND space_id = %(space)s AND chunk_id = ANY (%(ids)s)
 """)
 _COPY = sql.SQL(
     "COPY ragstore_embedding (collection_id, chunk_id, space_id, vector) FROM STDIN (FORMAT BINARY)"
@@ -330,9 +345,17 @@ def _measure_lacking(collection_id: int, space: Space) -> Operation[tuple[int, i
     return count, upto
 
 
+def _look(collection_id: int, space: Space) -> Operation[tuple[int, int, bool]]:
+    """Return how many chunks have no vector, the highest id of them, and if there is an index."""
+    count, upto = yield from _measure_lacking(collection_id, space)
+    is_indexed = yield from has_index(space, collection_id)
+    return count, upto, is_indexed or (yield from has_index(space))
+
+
 def _lacking(collection_id: int, space: Space, after: int, size: int) -> Operation[list[_Chunk]]:
     """Return the next chunks, by id, that have no vector in a space."""
     values = {"collection": collection_id, "space": space.id, "after": after, "size": size}
+    yield Query(_IN_ORDER)
     rows = yield Query(_LACKING_CHUNKS, values)
     return [_Chunk(*row) for row in rows]
 
@@ -347,8 +370,14 @@ def _store(
     yield Query(_TAKE_TURNS, [source.id])
     ids = [chunk.id for chunk in page]
     values = {"collection": source.id, "space": target.id, "ids": ids}
+    yield Query(_IN_ORDER)
     there = dict((yield Query(_STILL_THERE, values)))
-    kept = [at for at, chunk in enumerate(page) if there.get(chunk.id) == chunk.mark]
+    made = {id_ for (id_,) in (yield Query(_MADE_ALREADY, values))}
+    kept = [
+        at
+        for at, chunk in enumerate(page)
+        if there.get(chunk.id) == chunk.mark and chunk.id not in made
+    ]
     if kept:
         yield from _copy(source.id, target, [ids[at] for at in kept], vectors[kept])
     return len(kept)

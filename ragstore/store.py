@@ -154,16 +154,19 @@ class Store:
         batch_size: int = 1_000,
         last: int = reembed.LAST,
         sample: int = 20,
+        memory: str | None = None,
+        workers: int | None = None,
         on_progress: reembed.Progress | None = None,
     ) -> ReembedReport:
         """Move a collection to another embedding space while it is read and written.
 
-        Chunks that lack a vector in the space ``to`` get one, ``batch_size`` at a time: ``embed``
-        is called outside of transactions, and each batch is stored in one. Searches and ingest go
-        on in the old space. When at most ``last`` chunks are left, its index is built and the
-        answers of ``sample`` chunks are compared; then writers wait while those last ones are
-        embedded and the collection is switched. Readers never wait. A batch of ingest that waited
-        ends with SpaceChanged: its vectors were of the old model.
+        Chunks that lack a vector in the space ``to`` get one, ``batch_size`` at a time (100 at most
+        once the space has an index, which makes a batch slow): ``embed`` is called outside of
+        transactions, and each batch is stored in one. Searches and ingest go on in the old space.
+        When at most ``last`` chunks are left, its index is built (``memory`` and ``workers`` are
+        what that may use) and the answers of ``sample`` chunks are compared; then writers wait
+        while those last ones are embedded and the collection is switched. Readers never wait. A
+        batch of ingest that waited ends with SpaceChanged: its vectors were of the old model.
 
         Whatever ends a run before, searches are as they were, and the next run goes on where it
         stopped. The old space keeps its vectors: ``reembed`` back is the way back.
@@ -176,7 +179,8 @@ class Store:
             EmbeddingFailed, InvalidVector: ``embed`` made something that does not fit.
             LockTimeout: writers held the collection each time the switch was tried.
         """
-        move = Move(collection, to, embed, batch_size, last, sample, on_progress)
+        options = IndexOptions(memory=memory, workers=workers)
+        move = Move(collection, to, embed, batch_size, last, sample, on_progress, options)
         return self._do(move.run())
 
     def cancel_reembed(self, collection: str) -> str | None:
@@ -468,10 +472,13 @@ class AsyncStore:
         batch_size: int = 1_000,
         last: int = reembed.LAST,
         sample: int = 20,
+        memory: str | None = None,
+        workers: int | None = None,
         on_progress: reembed.Progress | None = None,
     ) -> ReembedReport:
         """Move a collection to another embedding space; see ``Store.reembed``."""
-        move = Move(collection, to, embed, batch_size, last, sample, on_progress)
+        options = IndexOptions(memory=memory, workers=workers)
+        move = Move(collection, to, embed, batch_size, last, sample, on_progress, options)
         return await self._do(move.run())
 
     async def cancel_reembed(self, collection: str) -> str | None:

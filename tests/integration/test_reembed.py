@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -352,6 +353,27 @@ def test_two_runs_share_the_work(filled: Store) -> None:
     assert rows(filled.connection, "SELECT next_space_id FROM ragstore_collection") == [(None,)]
 
 
+def test_page_is_read_in_order_whatever_the_statistics(filled: Store) -> None:
+    """A page costs what it holds: just after a load, too, nothing is sorted or read as a whole."""
+    filled.ingest("c", documents(300, "more"), embed=embedder(OLD))
+    space = filled.create_space("new", model="n", dimensions=NEW, exact_limit=20, exists_ok=True)
+    values = {
+        "collection": filled.collection("c").id,
+        "space": space.id,
+        "after": 100,
+        "size": 50,
+        "ids": list(range(100, 150)),
+    }
+    with filled.connection.transaction() as cursor:
+        cursor.execute(reembed._IN_ORDER)
+        for statement in (reembed._LACKING_CHUNKS, reembed._STILL_THERE, reembed._MADE_ALREADY):
+            query = b"EXPLAIN " + statement.as_string(None).encode()
+            plan = "\n".join(line for (line,) in cursor.execute(query, values).fetchall())
+            assert "Index" in plan
+            assert not re.search("Seq Scan|Bitmap|Hash", plan), plan
+            assert "Sort" not in plan or statement is reembed._STILL_THERE, plan
+
+
 # --- other roles, other functions --------------------------------------------------------------
 
 
@@ -423,3 +445,20 @@ def test_move_that_was_cancelled_meanwhile_ends(filled: Store) -> None:
     assert rows(filled.connection, "SELECT count(DISTINCT space_id) FROM ragstore_embedding") == [
         (1,)
     ]
+
+
+def test_batches_are_small_where_there_is_an_index(
+    filled: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Writers wait for a batch that is stored into an index: it is of few vectors."""
+    monkeypatch.setattr(reembed, "INDEXED_BATCH", 7)
+    filled.build_index("new")
+    sizes: list[int] = []
+
+    def embed(texts: list[str]) -> Any:
+        sizes.append(len(texts))
+        return embedder(NEW)(texts)
+
+    filled.reembed("c", to="new", embed=embed, last=0)
+
+    assert sizes == [7, 7, 7, 7, 7, 5]
