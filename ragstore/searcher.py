@@ -17,6 +17,8 @@ from ragstore.exceptions import (
     DatabaseUnavailable,
     InvalidQuery,
     InvalidVector,
+    QueryFailed,
+    RagstoreError,
     SpaceChanged,
     SpaceNotReady,
 )
@@ -57,8 +59,8 @@ class Searcher:
                     some = self._answer(target, [searches[at] for at in places])
                     for at, answer in zip(places, some, strict=True):
                         answers[at] = answer
-            except (InvalidVector, SpaceNotReady):
-                if is_fresh:
+            except (InvalidVector, SpaceNotReady, QueryFailed) as exc:
+                if is_fresh or not _may_be_outdated(exc):
                     raise
         return _complete(collection, answers)
 
@@ -112,8 +114,8 @@ class AsyncSearcher:
                     some = await self._answer(target, [searches[at] for at in places])
                     for at, answer in zip(places, some, strict=True):
                         answers[at] = answer
-            except (InvalidVector, SpaceNotReady):
-                if is_fresh:
+            except (InvalidVector, SpaceNotReady, QueryFailed) as exc:
+                if is_fresh or not _may_be_outdated(exc):
                     raise
         return _complete(collection, answers)
 
@@ -164,6 +166,15 @@ def _as_search(query: Any) -> Search:
         raise InvalidQuery(
             f"a query is a Search, or a mapping of the arguments of search(): {exc}"
         ) from exc
+
+
+def _may_be_outdated(exc: RagstoreError) -> bool:
+    """Tell whether an error may be about a collection that is no longer as it was remembered.
+
+    Of the server's, those about names and types: a statement that ran out of time is not repeated.
+    """
+    state = exc.sqlstate if isinstance(exc, QueryFailed) else None
+    return not isinstance(exc, QueryFailed) or (state or "")[:2] in ("22", "42")
 
 
 def _look_up(name: str) -> Operation[CollectionInfo]:

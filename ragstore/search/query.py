@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -157,6 +157,7 @@ class _Answer:
         self.filter = asked._filter  # noqa: SLF001 - two halves of one thing
         self.space = target.require_space() if asked.kind != "text" else None
         self.need = self._need()
+        self.digits: int | None = None
         self.values: dict[str, Any] = {"name": target.name, "language": target.language}
         if self.space is not None:
             self.values["vector"] = PackedVector(pack_vector(self.space, vector))
@@ -205,6 +206,7 @@ class _Answer:
         key = self._filter_key()
         known = self.memory.filters.get(key) if key is not None else None
         matching, at_least = known or (None, False)
+        self.digits = None if matching is None or at_least else len(str(matching))
         return choose(
             Situation(
                 size=self.target.size or 0,
@@ -243,6 +245,7 @@ class _Answer:
             with_text=asked.with_text,
             neighbours=asked.neighbours,
             highlight=asked.highlight and asked.text is not None,
+            digits=self.digits if strategy and strategy.scan == "filter" else None,
             is_small=asked.text is not None
             and self._is_small()
             and not (strategy and strategy.limit),
@@ -256,7 +259,8 @@ class _Answer:
             "max_scan": strategy.max_scan if strategy else 0,
         }
         # A plan that is kept for any filter reads all of the collection for a filter of ten chunks.
-        keep = self.filter is None or (form.probe is None and form.scan not in ("filter", "exact"))
+        by_index = form.kind == "vector" and form.probe is None and form.scan not in _COMPARING
+        keep = self.filter is None or by_index or form.digits is not None
         return self._prepared(form).with_values(values, self.filter, keep_plan=keep)
 
     def _prepared(self, form: Form) -> Prepared:
@@ -267,6 +271,9 @@ class _Answer:
         found = self.memory.statements.get(key)
         if found is None:
             found = prepare(build(form, self.filter), self.filter)
+            if form.digits is not None:  # the server keeps a plan for each text of a statement
+                text = found.statement + f" /* {form.digits} */".encode()
+                found = replace(found, statement=text)
             self.memory.statements.put(key, found)
         return found
 
@@ -348,6 +355,7 @@ class _Answer:
         return hit_of(row, **more)
 
 
+_COMPARING = ("exact", "filter")
 _PLAIN = 11  # the columns that every hit has
 _ORDINAL = 4
 _CHUNK_ID = 3

@@ -59,6 +59,8 @@ class Form:
     Each arm ranks ``wanted`` chunks, or all (None); an index is asked for ``measured``. With
     ``probe``, what passes the filter is counted up to that, and compared unless there is more.
     ``is_small`` says that the words of each chunk of the collection are looked at, not an index.
+    ``digits`` is how many the number has that passes the filter, where it is known: each has a
+    plan of its own.
     """
 
     kind: Kind
@@ -76,6 +78,7 @@ class Form:
     neighbours: int = 0
     highlight: bool = False
     is_small: bool = False
+    digits: int | None = None
 
     @property
     def is_plain(self) -> bool:

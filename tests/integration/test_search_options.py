@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+from time import sleep
 from typing import Any
 
 import numpy as np
@@ -207,6 +210,20 @@ def test_many_takes_searches_and_mappings(either: Any) -> None:
         either.search_many("d", [Search(text="cat")])
 
 
+def test_error_of_one_is_raised_for_all(either: Any) -> None:
+    """What the server refuses arrives as ragstore's error, and the connection serves the next."""
+    either.create_collection("c", language="simple")
+    either.ingest("c", [NewDocument("d", ["cat"])])
+    for language in ("of_nobody", "simple"):
+        with psycopg.connect(_conninfo(either)) as other:
+            other.execute("UPDATE ragstore_collection SET language = %s", [language])
+        if language == "simple":
+            assert [len(each) for each in either.search_many("c", [{"text": "cat"}] * 3)] == [1] * 3
+            continue
+        with pytest.raises(exceptions.QueryFailed, match="of_nobody"):
+            either.search_many("c", [{"text": "cat"}] * 3)
+
+
 # --- what changed since the last search --------------------------------------------------------
 
 
@@ -288,6 +305,43 @@ def test_vector_that_fits_no_longer_is_an_error(either: Any) -> None:
             " (SELECT id FROM ragstore_embedding_space WHERE name = 's3')"
         )
     assert len(either.search("c", vector=[1, 2, 3])) == 0
+
+
+def test_threads_share_a_store_while_a_collection_changes(store: Store) -> None:
+    """Searches of many threads go on, whole, while what they search is changed under them."""
+    for size in (2, 3):
+        store.create_space(f"s{size}", model="m", dimensions=size)
+    store.create_collection("c", space="s2", language="simple")
+    store.ingest("c", [NewDocument(f"d{n}", [NewChunk("cat", [1, n])]) for n in range(20)])
+    with psycopg.connect(_conninfo(store)) as other:
+        other.execute(
+            "INSERT INTO ragstore_embedding SELECT collection_id, id,"
+            " (SELECT id FROM ragstore_embedding_space WHERE name = 's3'), '[1,2,3]'"
+            " FROM ragstore_chunk"
+        )
+    stop = Event()
+
+    def read() -> int:
+        count = 0
+        while not stop.is_set():
+            found = store.search("c", vector=lambda space: [1.0] * space.dimensions, text="cat")
+            assert len(found) == 10
+            assert all(hit.vector_rank for hit in found)
+            count += 1
+        return count
+
+    with ThreadPoolExecutor(4) as pool:
+        readers = [pool.submit(read) for _ in range(4)]
+        for name in ("s3", "s2") * 6:
+            with psycopg.connect(_conninfo(store)) as other:
+                other.execute(
+                    "UPDATE ragstore_collection SET space_id ="
+                    " (SELECT id FROM ragstore_embedding_space WHERE name = %s)",
+                    [name],
+                )
+            sleep(0.1)
+        stop.set()
+        assert all(reader.result() > 0 for reader in readers)
 
 
 def _conninfo(store: Any) -> str:

@@ -12,12 +12,14 @@ from sqlalchemy import ColumnElement, Select, bindparam, exists, select, true
 from sqlalchemy.orm import aliased
 
 from ragstore import exceptions
+from ragstore.collection import CollectionInfo
 from ragstore.execution import compiled
 from ragstore.models import Chunk, Collection, Document, Embedding
 from ragstore.search import condition, fused, hits, matching, nearest
 from ragstore.search.filter import Where
 from ragstore.search.hits import of_matching, of_nearest
-from ragstore.search.query import Search
+from ragstore.search.memory import Memory
+from ragstore.search.query import Search, _Answer
 from ragstore.search.result import Hit, SearchResult
 from ragstore.search.text import MAX_QUERY_BYTES, MAX_QUERY_WORDS, word_count
 from ragstore.space import Space
@@ -239,3 +241,37 @@ def test_search_result_is_a_sequence_that_shows_no_text() -> None:
     assert first in result
     assert repr(result) == "<SearchResult vector: 2 hits>"
     assert not SearchResult([], strategy="text", reason="")
+
+
+def test_filters_of_another_size_have_a_plan_of_their_own() -> None:
+    """The server keeps a plan for filters of one magnitude, and none for one it has not seen."""
+    info = CollectionInfo(
+        COLLECTION, "c", "simple", SPACE, True, size=100_000, own_index=100_000, space_index=None
+    )
+    memory = Memory()
+    sent_: list[Any] = []
+    for value, count in (("a", 10), ("b", 99), ("c", 100), ("d", None)):
+        search = Search(vector=[1, 0], where={"x": value})
+        key = _Answer(search, info, [1, 0], memory)._filter_key()
+        assert key is not None
+        if count is not None:
+            memory.filters.put(key, (count, False))
+        sent_.append(next(search.on(info, [1, 0], memory)))
+    assert sent_[0].statement == sent_[1].statement
+    assert len({each.statement for each in sent_}) == 3
+    assert [each.prepare for each in sent_] == [None, None, None, False]
+
+
+def test_statement_of_a_search_names_what_it_was_built_for() -> None:
+    """Ids stand in the statement, as plans and partitions go by them; the rest is parameters."""
+    info = CollectionInfo(COLLECTION, "ZZname", "simple", SPACE, True, size=5)
+    search = Search(text="ZZtext", vector=[1, 0], where={"ZZkey": "ZZvalue"}, neighbours=1)
+    step: Any = next(search.on(info, [1, 0], Memory()))
+    text = step.statement.decode()
+    assert f"ragstore_embedding.space_id = {SPACE_ID}" in text
+    for table in ("chunk", "document", "embedding"):
+        assert f"ragstore_{table}.collection_id = {COLLECTION}" in text
+    assert "ZZ" not in text
+    assert {"ZZname", "ZZtext", '{"ZZkey":"ZZvalue"}'} <= {
+        each for each in step.parameters if isinstance(each, str)
+    }
