@@ -18,6 +18,7 @@ from ragstore.driver import connect
 from ragstore.indexing import IndexOptions, index_after_load
 from ragstore.procedure import perform
 from ragstore.space import Space
+from ragstore.testing.factories import make_collection, make_space
 from ragstore.work import do
 
 INDEXES = """
@@ -195,6 +196,21 @@ def test_space_without_index_has_none(either: Any) -> None:
     with pytest.raises(exceptions.InvalidInput, match="index='none'"):
         either.build_index("bare")
     assert either.ensure_indexes("bare") == []
+
+
+def test_row_with_an_index_that_cannot_be(store: Store) -> None:
+    """A space made with the models may name any index: nothing is due, and building is refused."""
+    wide = make_space(store, "wide", dimensions=4_001)
+    make_collection(store, "c", space=wide)
+    with store.connection.transaction() as cursor:
+        cursor.execute("UPDATE ragstore_embedding_space SET exact_limit = 1")
+    store.ingest("c", [NewDocument("a", [NewChunk(text, np.ones(4_001)) for text in "ab"])])
+
+    assert store.ensure_indexes("wide") == []
+    assert after_load(store, "c").state == "not needed"
+    assert not store.space_stats("wide").collections[0].is_due
+    with pytest.raises(exceptions.InvalidInput, match="up to 4,000 dimensions as 'halfvec'"):
+        store.build_index("wide")
 
 
 def test_missing_things_are_named(either: Any, space: Space) -> None:
