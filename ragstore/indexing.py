@@ -18,6 +18,7 @@ from psycopg import sql
 from ragstore import ann
 from ragstore.collection import CollectionInfo, find_collection
 from ragstore.exceptions import (
+    ImproperlyConfigured,
     InvalidInput,
     OldExtensionWarning,
     PermissionDenied,
@@ -174,8 +175,8 @@ def index_after_load(
 ) -> Procedure[IndexReport | None]:
     """Build the index that a collection has become large enough for; for the end of a load.
 
-    A role that may not build it is no error: the report says that the index is due, and why. None
-    for a collection without space.
+    A role that may not build it, or a pooler that it cannot be built through, is no error: the
+    report says that the index is due, and why. None for a collection without space.
     """
     space = collection.space
     if space is None:
@@ -187,7 +188,7 @@ def index_after_load(
         return _report("present", space, collection)
     try:
         return (yield from _build(space, collection, options or IndexOptions()))
-    except PermissionDenied as exc:
+    except (PermissionDenied, ImproperlyConfigured) as exc:
         report = _report("due", space, collection, str(exc))
         logger.warning("The index %s is due: %s", report.name, exc)
         return report

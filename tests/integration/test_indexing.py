@@ -295,8 +295,9 @@ def test_index_is_due_for_a_role_that_may_not_build_it(
 
 def test_pooler_needs_a_url_beside_it(either: Any, space: Space) -> None:
     """Through a transaction pooler nothing is built: its session would be shared with strangers."""
-    with (
-        override_settings(POOLER="transaction"),
-        pytest.raises(exceptions.ImproperlyConfigured, match="DB_MIGRATION_DATABASE_URL"),
-    ):
-        either.build_index("s")
+    with override_settings(POOLER="transaction"):
+        with pytest.raises(exceptions.ImproperlyConfigured, match="DB_MIGRATION_DATABASE_URL"):
+            either.build_index("s")
+        report = after_load(Store(either.connection), "large")
+    assert report.state == "due"
+    assert "DB_MIGRATION_DATABASE_URL" in report.reason
