@@ -27,7 +27,7 @@ from ragstore.exceptions import (
 )
 from ragstore.execution import Call, Operation, Query
 from ragstore.procedure import Outside, Procedure
-from ragstore.space import Space, find_space, is_attached
+from ragstore.space import Space, check_index, find_space, is_attached
 from ragstore.work import transact
 
 logger = logging.getLogger(__name__)
@@ -145,6 +145,7 @@ def build_index(
         raise InvalidInput(
             f"the space {space.name!r} was made with index='none': make another space to have one"
         )
+    check_index(space.index_type, space.dimensions, space.metric)
     if collection is not None and count <= space.exact_limit:
         return _not_needed(space, collection)
     return (yield from _build(space, collection, options))
@@ -159,7 +160,7 @@ def ensure_indexes(
         SpaceNotFound, SpaceNotReady, PermissionDenied: as ``build_index``.
     """
     space, collections = yield from transact(_large_collections(space_name))
-    if space.index_type == "none":
+    if not space.can_have_index:
         return []
     targets: list[CollectionInfo | None] = [None] if whole else []
     reports = []
@@ -174,14 +175,14 @@ def index_after_load(
 ) -> Procedure[IndexReport | None]:
     """Build the index that a collection has become large enough for; for the end of a load.
 
-    A role that may not build it is no error: the report says that the index is due, and why. None
-    for a collection without space.
+    A role that may not build it, or a pooler that it cannot be built through, is no error: the
+    report says that the index is due, and why. None for a collection without space.
     """
     space = collection.space
     if space is None:
         return None
     count, is_valid = yield from transact(_state(space, collection))
-    if space.index_type == "none" or count <= space.exact_limit:
+    if not space.can_have_index or count <= space.exact_limit:
         return _not_needed(space, collection)
     if is_valid:
         return _report("present", space, collection)
@@ -195,8 +196,9 @@ def index_after_load(
 
 def _not_needed(space: Space, collection: CollectionInfo) -> IndexReport:
     reason = (
-        "the space was made with index='none'"
-        if space.index_type == "none"
+        f"a space of {space.dimensions:,} dimensions and metric {space.metric!r} with"
+        f" index={space.index_type!r} has no index"
+        if not space.can_have_index
         else f"the collection has no more than {space.exact_limit:,} vectors in the space, and is"
         " searched without index (exact_limit)"
     )

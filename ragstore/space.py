@@ -77,9 +77,24 @@ class Space:
     exact_limit: int = DEFAULT_EXACT_LIMIT
 
     @property
+    def definition(self) -> dict[str, Any]:
+        """Return the arguments of ``create_space`` that make such a space."""
+        names = ("name", "model", "dimensions", "metric", "exact_limit")
+        return {name: getattr(self, name) for name in names} | {"index": self.index_type}
+
+    @property
     def partition(self) -> str:
         """Return the name of the table that holds its embeddings."""
         return f"ragstore_embedding_{self.id}"
+
+    @property
+    def can_have_index(self) -> bool:
+        """Tell whether its index can be built: a row made with the models may name any."""
+        return (
+            self.index_type != "none"
+            and self.dimensions <= MAX_DIMENSIONS_OF_INDEX[self.index_type]
+            and self.metric in METRICS_OF_INDEX[self.index_type]
+        )
 
     def distance(self, vector: Sequence[float] | npt.NDArray[Any]) -> ColumnElement[float]:
         """Return the distance of ``Embedding.vector`` to ``vector``, for a statement of yours.
@@ -291,7 +306,7 @@ def insert_space(
         InvalidInput: ``index`` is not for these dimensions or this metric.
     """
     _check_arguments(name, model, dimensions, metric)
-    _check_index(index, dimensions, metric)
+    check_index(index, dimensions, metric)
     _check_exact_limit(exact_limit)
     definition = [model, dimensions, metric, index, exact_limit]
     rows = yield Query(
@@ -398,7 +413,13 @@ def _check_arguments(name: str, model: str, dimensions: int, metric: str) -> Non
         raise InvalidName(f"the metric {metric!r} is none of {', '.join(get_args(Metric))}")
 
 
-def _check_index(index: str, dimensions: int, metric: Metric) -> None:
+def check_index(index: str, dimensions: int, metric: Metric) -> None:
+    """Refuse an index that a space of these dimensions and this metric cannot have.
+
+    Raises:
+        InvalidName: there is no such kind of index.
+        InvalidInput: naming those that it can have.
+    """
     if index not in INDEX_TYPES:
         raise InvalidName(f"the index {index!r} is none of {', '.join(INDEX_TYPES)}")
     most = MAX_DIMENSIONS_OF_INDEX[index]

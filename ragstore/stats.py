@@ -113,7 +113,7 @@ def space_stats(name: str) -> Operation[SpaceStats]:
         vectors = yield from count_vectors(space, id_)
         lacking = yield from count_lacking(id_, space)
         has_index = f"{space.partition}_ann_{id_}" in valid
-        is_due = space.index_type != "none" and vectors > space.exact_limit and not has_index
+        is_due = space.can_have_index and vectors > space.exact_limit and not has_index
         collections.append(CollectionStats(collection, vectors, lacking, bool(is_active), is_due))
     building = yield Query(_BUILDING, [space.partition])
     return SpaceStats(

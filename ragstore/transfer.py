@@ -12,7 +12,7 @@ import json
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -82,7 +82,7 @@ class Export:
     def _start(self) -> Operation[str]:
         self._collection = found = yield from find_collection(self._name)
         ((meta,),) = yield Query(_META, [found.id])
-        space = found.space and {k: v for k, v in asdict(found.space).items() if k != "id"}
+        space = found.space and found.space.definition
         return _line(
             {
                 "ragstore": FORMAT,

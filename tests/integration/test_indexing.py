@@ -18,6 +18,7 @@ from ragstore.driver import connect
 from ragstore.indexing import IndexOptions, index_after_load
 from ragstore.procedure import perform
 from ragstore.space import Space
+from ragstore.testing.factories import make_collection, make_space
 from ragstore.work import do
 
 INDEXES = """
@@ -197,6 +198,21 @@ def test_space_without_index_has_none(either: Any) -> None:
     assert either.ensure_indexes("bare") == []
 
 
+def test_row_with_an_index_that_cannot_be(store: Store) -> None:
+    """A space made with the models may name any index: nothing is due, and building is refused."""
+    wide = make_space(store, "wide", dimensions=4_001)
+    make_collection(store, "c", space=wide)
+    with store.connection.transaction() as cursor:
+        cursor.execute("UPDATE ragstore_embedding_space SET exact_limit = 1")
+    store.ingest("c", [NewDocument("a", [NewChunk(text, np.ones(4_001)) for text in "ab"])])
+
+    assert store.ensure_indexes("wide") == []
+    assert after_load(store, "c").state == "not needed"
+    assert not store.space_stats("wide").collections[0].is_due
+    with pytest.raises(exceptions.InvalidInput, match="up to 4,000 dimensions as 'halfvec'"):
+        store.build_index("wide")
+
+
 def test_missing_things_are_named(either: Any, space: Space) -> None:
     """A space, a collection or a partition that is not there is an error that names it."""
     with pytest.raises(exceptions.SpaceNotFound, match="'t'"):
@@ -279,11 +295,12 @@ def test_index_is_due_for_a_role_that_may_not_build_it(
 
 def test_pooler_needs_a_url_beside_it(either: Any, space: Space) -> None:
     """Through a transaction pooler nothing is built: its session would be shared with strangers."""
-    with (
-        override_settings(POOLER="transaction"),
-        pytest.raises(exceptions.ImproperlyConfigured, match="DB_MIGRATION_DATABASE_URL"),
-    ):
-        either.build_index("s")
+    with override_settings(POOLER="transaction"):
+        with pytest.raises(exceptions.ImproperlyConfigured, match="DB_MIGRATION_DATABASE_URL"):
+            either.build_index("s")
+        report = after_load(Store(either.connection), "large")
+    assert report.state == "due"
+    assert "DB_MIGRATION_DATABASE_URL" in report.reason
 
 
 def test_a_load_builds_the_index(store: Store) -> None:

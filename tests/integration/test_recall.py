@@ -30,7 +30,7 @@ def make(store: Any, index: IndexType, **options: Any) -> None:
     """Make a space and a collection of that name, filled."""
     store.create_space(index, model="m", dimensions=DIMENSIONS, index=index, **options)
     store.create_collection(index, space=index)
-    store.ingest(index, [NewDocument("a", chunks())])
+    store.ingest(index, [NewDocument("a", chunks())], build_index="never")
 
 
 @pytest.mark.parametrize("index", ["halfvec", "binary"])
@@ -117,7 +117,7 @@ def test_spaces_are_compared_by_their_answers(store: Store) -> None:
     same = {chunk.text: chunk.vector for chunk in given}
     spaces = [store.create_space(name, model="m", dimensions=DIMENSIONS) for name in "abc"]
     store.create_collection("k", space="a")
-    store.ingest("k", [NewDocument("a", given)])
+    store.ingest("k", [NewDocument("a", given)], build_index="never")
     for name, vectors in (("b", same), ("c", other)):
         report = store.reembed(
             "k", to=name, embed=lambda texts, vectors=vectors: [vectors[text] for text in texts]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -158,6 +160,45 @@ def test_killed_run_goes_on_where_it_stopped(moving: Any) -> None:
 
     assert (report.embedded, report.lacking, report.switched) == (20, 0, True)
     assert rows(moving.connection, LACKING) == [(0,)]
+
+
+MOVE = """
+import sys, time
+from ragstore import DatabaseConnection, Store
+
+def embed(texts):
+    print(*texts, sep="|", flush=True)
+    time.sleep(0.2)
+    return [[len(text) + 1.0] * 12 for text in texts]
+
+with DatabaseConnection(sys.argv[1]) as connection:
+    Store(connection).reembed("c", to="new", embed=embed, batch_size=5, last=0)
+"""
+
+
+def test_process_killed_on_the_way_is_followed_by_another(filled: Store) -> None:
+    """After kill -9 the next run makes what was not stored, and the batch under way again."""
+    url = filled.connection.url.render_as_string(hide_password=False)
+    with subprocess.Popen(
+        [sys.executable, "-c", MOVE, url], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline().strip().split("|") for _ in range(4)]
+        process.kill()
+    stored = {text for line in lines[:3] for text in line}
+    assert len(stored) == 15
+    made: list[str] = []
+
+    def embed(texts: list[str]) -> Any:
+        made.extend(texts)
+        return embedder(NEW)(texts)
+
+    report = filled.reembed("c", to="new", embed=embed, last=0)
+
+    assert report.switched
+    assert report.embedded == len(made) == 25
+    assert not stored & set(made)
+    assert rows(filled.connection, LACKING) == [(0,)]
 
 
 def test_move_elsewhere_is_refused_until_it_is_cancelled(moving: Any) -> None:

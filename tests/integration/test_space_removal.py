@@ -76,18 +76,18 @@ def test_space_in_use_is_kept(either: Any, used: Space) -> None:
 
 
 def test_pending_detach_is_finished(
-    store: Store, used: Space, connection: DatabaseConnection, impatient: None
+    either: Any, used: Space, connection: DatabaseConnection, impatient: None
 ) -> None:
     """A reader of all spaces holds the detach up; it is left pending, and the next call ends it."""
     with connection.transaction() as reader:
         reader.execute("LOCK ragstore_embedding IN ACCESS SHARE MODE")
         with pytest.raises(exceptions.LockTimeout):
-            store.drop_space("old")
-        assert len(store.search("c", vector=[0, 1])) == 1
+            either.drop_space("old")
+        assert len(either.search("c", vector=[0, 1])) == 1
     pending = "SELECT inhdetachpending FROM pg_inherits i JOIN pg_class c ON c.oid = inhrelid"
     assert (True,) in rows(connection, f"{pending} WHERE relname = '{used.partition}'")
 
-    store.drop_space("old")
+    either.drop_space("old")
 
     assert is_gone(connection, used)
 

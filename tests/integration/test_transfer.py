@@ -49,7 +49,7 @@ def lines_of(store: Any, name: str) -> list[str]:
 @pytest.fixture
 def filled(either: Any) -> Any:
     """Return a store with collection ``c`` of all sorts of documents."""
-    either.create_space("s", model="minilm", dimensions=3, metric="l2")
+    either.create_space("s", model="minilm", dimensions=3, metric="l2", index="vector")
     either.create_collection("c", space="s", language="german", meta=META)
     numbers = np.random.default_rng(3).normal(size=(30, 3)) * np.logspace(-15, 15, 30)[:, None]
     documents = [
