@@ -37,6 +37,8 @@ class Prepared:
         every = {**self.fixed, **values}
         if where is not None:
             for (names, is_list, process), value in zip(self.slots, where.values, strict=True):
+                if not names:
+                    continue
                 members = value if is_list else [value]
                 made = members if process is None else map(process, members)
                 every.update(zip(names, made, strict=True))
@@ -53,9 +55,13 @@ def prepare(statement: Select[Any], where: Filter | None) -> Prepared:
         name: binders[name](value) if name in binders and value is not None else value
         for name, value in state.parameters.items()
     }
-    slots = []
+    slots: list[tuple[tuple[str, ...], bool, Process | None]] = []
     for parameter in where.parameters if where is not None else ():
-        name = text.bind_names[parameter]
+        # SQLAlchemy leaves out what cannot matter, as all beside a false in a conjunction.
+        name = text.bind_names.get(parameter)
+        if name is None:
+            slots.append(((), False, None))
+            continue
         is_list = name in state.parameter_expansion
         names = tuple(state.parameter_expansion[name]) if is_list else (name,)
         slots.append((names, is_list, binders.get(names[0]) if names else None))

@@ -188,6 +188,10 @@ _COMPARED = select(CHUNKS.c.id).select_from(CHUNKS)
 @example(metas=[{"a": ["x"]}, {"a": {"0": "x"}}], node=("leaf", (["a", "0"], {"$exists": True})))
 @example(metas=[{"a": True}, {"a": 1}, {"a": 1.0}], node=("leaf", (["a"], {"$in": [1]})))
 @example(metas=[{"a": None}, {}], node=("leaf", (["a"], {"$ne": None})))
+@example(
+    metas=[{}],
+    node=("$and", [("leaf", (["a"], {"$in": []})), ("leaf", (["a"], {"$exists": False}))]),
+)
 @example(metas=[{"a": [[1, 2]]}], node=("leaf", (["a"], {"$contains": [[1]]})))
 def test_filter_means_what_it_says(shared: Store, metas: list[Any], node: Any) -> None:
     """Every filter keeps what it means, and hostile keys and values are only that: data."""

@@ -127,7 +127,7 @@ def test_embedded(home: Path) -> None:
         told(first.stdout, "server"),
     )
     assert told(first.stdout, "database") == "createdragstore"
-    assert told(first.stdout, "migrations") == f"1revisionapplied,at{HEAD}"
+    assert told(first.stdout, "migrations") == f"2revisionsapplied,at{HEAD}"
     loaded = told(first.stdout, "ingest")
     assert re.fullmatch(r"(\d+)documents:\1new,0changed,0unchanged;\d{3}vectors", loaded)
     assert list(answers(first.stdout)) == list(quickstart.QUESTIONS)
