@@ -47,6 +47,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("ann",),
     ("collection",),
     ("indexing",),
+    ("backfill",),
     ("ingest",),
     ("search",),
     ("recall",),
