@@ -10,27 +10,27 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from psycopg import sql
 
+from ragstore import backfill
+from ragstore.backfill import BELOW_ALL, Chunk, check_exists, check_on_the_way
 from ragstore.collection import CollectionInfo, find_collection
 from ragstore.exceptions import (
-    CollectionNotFound,
     EmbeddingFailed,
     InvalidInput,
     ReembedUnderWay,
     ReembedUnfinished,
-    SpaceChanged,
     SpaceNotReady,
 )
-from ragstore.execution import Call, Copy, Operation, Query
-from ragstore.indexing import IndexOptions, IndexReport, has_index, index_after_load
+from ragstore.execution import Call, Operation, Query
+from ragstore.indexing import IndexOptions, IndexReport, index_after_load
 from ragstore.procedure import LOCK_PAUSES, Procedure, patiently
 from ragstore.recall import Comparison, compare_spaces
-from ragstore.space import Matrix, Space, check_vectors, find_space, is_attached, pack_vectors
+from ragstore.space import Matrix, Space, check_vectors, find_space, is_attached
 from ragstore.work import Transact, transact
 
 logger = logging.getLogger(__name__)
@@ -133,7 +133,7 @@ class Move:
     ) -> Procedure[ReembedReport]:
         """Embed what lacks a vector in the target, until at most ``last`` chunks do."""
         for _ in range(MAX_PASSES):
-            lacking, upto, is_indexed = yield from transact(_look(source.id, target))
+            lacking, upto, is_indexed = yield from transact(backfill.look(source.id, target))
             report = replace(report, lacking=lacking)
             if lacking <= self.last:
                 return report
@@ -152,20 +152,20 @@ class Move:
         self, source: CollectionInfo, target: Space, upto: int, size: int, report: ReembedReport
     ) -> Procedure[ReembedReport]:
         """Embed what was there when the pass began: what comes meanwhile would never end."""
-        after = _BELOW_ALL
+        after = BELOW_ALL
         while after < upto:
-            page = yield from transact(_lacking(source.id, target, after, size))
+            page = yield from transact(backfill.lacking(source.id, target, after, size))
             if not page:
                 break
             after = page[-1].id
             vectors = yield from self._embed(target, page)
-            stored = yield from transact(_store(source, target, page, vectors))
+            stored = yield from transact(backfill.store(source, target, page, vectors))
             report = replace(report, embedded=report.embedded + stored)
             if self.on_progress is not None:
                 yield Call(self.on_progress, [report])
         return report
 
-    def _embed(self, target: Space, page: Sequence[_Chunk]) -> Procedure[Matrix]:
+    def _embed(self, target: Space, page: Sequence[Chunk]) -> Procedure[Matrix]:
         """Make vectors; as a step of a procedure, and of an operation too."""
         texts = [chunk.text for chunk in page]
         made = yield Call(self.embed, [texts])
@@ -188,13 +188,13 @@ class Move:
         """Embed the last chunks and switch in one transaction, or return None if they are many."""
         started = time.perf_counter()
         rows = yield Query(_LOCK_FOR_SWITCH, [source.id])
-        _check_on_the_way(source, target, rows)
-        page = yield from _lacking(source.id, target, _BELOW_ALL, self.last + 1)
+        check_on_the_way(source, target, rows)
+        page = yield from backfill.lacking(source.id, target, BELOW_ALL, self.last + 1)
         if len(page) > self.last:
             return None
         if page:
             vectors = yield from self._embed(target, page)
-            yield from _copy(source.id, target, [chunk.id for chunk in page], vectors)
+            yield from backfill.copy(source.id, target, [chunk.id for chunk in page], vectors)
         yield Query(_SWITCH, {"space": target.id, "collection": source.id})
         return len(page), time.perf_counter() - started
 
@@ -234,15 +234,6 @@ def _cancel(collection_name: str) -> Operation[str | None]:
 # --- operations --------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Chunk:
-    """A chunk to embed; ``mark`` tells whether its text is still the same."""
-
-    id: int
-    text: str
-    mark: int
-
-
 # One statement decides who moves where; a second run to the same space joins the first.
 _BEGIN = sql.SQL("""
 UPDATE ragstore_collection SET next_space_id = %(space)s
@@ -257,9 +248,6 @@ LEFT JOIN ragstore_embedding_space n ON n.id = c.next_space_id WHERE c.id = %s
 _LOCK_FOR_SWITCH = sql.SQL(
     "SELECT space_id, next_space_id FROM ragstore_collection WHERE id = %s FOR UPDATE"
 )
-_LOCK_FOR_BATCH = sql.SQL(
-    "SELECT space_id, next_space_id FROM ragstore_collection WHERE id = %s FOR SHARE"
-)
 _SWITCH = sql.SQL(
     "UPDATE ragstore_collection SET space_id = %(space)s, next_space_id = NULL"
     " WHERE id = %(collection)s"
@@ -268,40 +256,6 @@ _CANCEL = sql.SQL("""
 UPDATE ragstore_collection c SET next_space_id = NULL FROM ragstore_embedding_space s
 WHERE c.id = %s AND s.id = c.next_space_id RETURNING s.name
 """)
-_BELOW_ALL = -(2**63)  # an id of the user's may be negative
-_LACKING = """
-FROM ragstore_chunk c WHERE c.collection_id = %(collection)s AND c.id > %(after)s
-AND NOT EXISTS (SELECT FROM ragstore_embedding e WHERE e.collection_id = %(collection)s
-  AND e.space_id = %(space)s AND e.chunk_id = c.id AND e.chunk_id > %(after)s)
-"""
-# A page is read in the order of both primary keys, from where the last one ended. A planner that
-# knows the tables badly, as just after a load, would read and sort all that is left for each page.
-_IN_ORDER = sql.SQL(
-    "SELECT set_config(name, 'off', true) FROM unnest(ARRAY['enable_seqscan', 'enable_bitmapscan',"
-    " 'enable_hashjoin', 'enable_sort']) AS name"
-)
-_LACKING_CHUNKS = sql.SQL(
-    f"SELECT c.id, c.text, hashtextextended(c.text, 0) {_LACKING} ORDER BY c.id LIMIT %(size)s"
-)
-_MEASURE_LACKING = sql.SQL(f"SELECT count(*), coalesce(max(c.id), 0) {_LACKING}")
-# One batch at a time of two runs; a batch of ingest does not wait for it.
-_TAKE_TURNS = sql.SQL(
-    "SELECT pg_advisory_xact_lock(hashtext('ragstore.reembed'), (%s %% 2147483648)::int)"
-)
-# What is being deleted or changed is left to the next pass: waiting could be a deadlock.
-_STILL_THERE = sql.SQL("""
-SELECT id, hashtextextended(text, 0) FROM ragstore_chunk
-WHERE collection_id = %(collection)s AND id = ANY (%(ids)s)
-ORDER BY id FOR KEY SHARE SKIP LOCKED
-""")
-_MADE_ALREADY = sql.SQL("""
-SELECT chunk_id FROM ragstore_embedding
-WHERE collection_id = %(collection)s AND space_id = %(space)s AND chunk_id = ANY (%(ids)s)
-""")
-_COPY = sql.SQL(
-    "COPY ragstore_embedding (collection_id, chunk_id, space_id, vector) FROM STDIN (FORMAT BINARY)"
-)
-_TYPES = ("int8", "int8", "int8", "bytea")
 
 
 def _begin(collection_name: str, space_name: str) -> Operation[tuple[CollectionInfo, Space]]:
@@ -322,93 +276,13 @@ def _begin(collection_name: str, space_name: str) -> Operation[tuple[CollectionI
     rows = yield Query(_STATE, [collection.id])
     if rows and rows[0][0] == target.id:
         return replace(collection, space=target), target
-    _check_exists(collection, rows)
+    check_exists(collection, rows)
     raise ReembedUnderWay(
         f"The collection {collection.name!r} is being moved to space {rows[0][1]!r}: finish that"
         f" with reembed(…, to={rows[0][1]!r}), or give it up with cancel_reembed()",
         collection=collection.name,
         space=rows[0][1],
     )
-
-
-def count_lacking(collection_id: int, space: Space) -> Operation[int]:
-    """Return how many chunks of a collection have no vector in a space."""
-    count, _ = yield from _measure_lacking(collection_id, space)
-    return count
-
-
-def _measure_lacking(collection_id: int, space: Space) -> Operation[tuple[int, int]]:
-    """Return how many chunks have no vector in a space, and the highest id of them."""
-    values = {"collection": collection_id, "space": space.id, "after": _BELOW_ALL}
-    rows = yield Query(_MEASURE_LACKING, values)
-    count, upto = rows[0]
-    return count, upto
-
-
-def _look(collection_id: int, space: Space) -> Operation[tuple[int, int, bool]]:
-    """Return how many chunks have no vector, the highest id of them, and if there is an index."""
-    count, upto = yield from _measure_lacking(collection_id, space)
-    is_indexed = yield from has_index(space, collection_id)
-    return count, upto, is_indexed or (yield from has_index(space))
-
-
-def _lacking(collection_id: int, space: Space, after: int, size: int) -> Operation[list[_Chunk]]:
-    """Return the next chunks, by id, that have no vector in a space."""
-    values = {"collection": collection_id, "space": space.id, "after": after, "size": size}
-    yield Query(_IN_ORDER)
-    rows = yield Query(_LACKING_CHUNKS, values)
-    return [_Chunk(*row) for row in rows]
-
-
-def _store(
-    source: CollectionInfo, target: Space, page: Sequence[_Chunk], vectors: Matrix
-) -> Operation[int]:
-    """Store the vectors of those chunks that are still there as they were; return how many."""
-    yield Query(sql.SQL("SET TRANSACTION ISOLATION LEVEL READ COMMITTED"))
-    rows = yield Query(_LOCK_FOR_BATCH, [source.id])
-    _check_on_the_way(source, target, rows)
-    yield Query(_TAKE_TURNS, [source.id])
-    ids = [chunk.id for chunk in page]
-    values = {"collection": source.id, "space": target.id, "ids": ids}
-    yield Query(_IN_ORDER)
-    there = dict((yield Query(_STILL_THERE, values)))
-    made = {id_ for (id_,) in (yield Query(_MADE_ALREADY, values))}
-    kept = [
-        at
-        for at, chunk in enumerate(page)
-        if there.get(chunk.id) == chunk.mark and chunk.id not in made
-    ]
-    if kept:
-        yield from _copy(source.id, target, [ids[at] for at in kept], vectors[kept])
-    return len(kept)
-
-
-def _copy(collection_id: int, space: Space, ids: Sequence[int], vectors: Matrix) -> Operation[None]:
-    yield Copy(_COPY, _TYPES, _rows(collection_id, space, ids, vectors))
-
-
-def _rows(
-    collection_id: int, space: Space, ids: Sequence[int], vectors: Matrix
-) -> Iterator[tuple[Any, ...]]:
-    for id_, vector in zip(ids, pack_vectors(vectors), strict=True):
-        yield collection_id, id_, space.id, vector
-
-
-def _check_exists(collection: CollectionInfo, rows: Sequence[Any]) -> None:
-    if not rows:
-        raise CollectionNotFound(
-            f"The collection {collection.name!r} was deleted meanwhile", collection=collection.name
-        )
-
-
-def _check_on_the_way(source: CollectionInfo, target: Space, rows: Sequence[Any]) -> None:
-    """Refuse to go on if the collection is no longer on its way to the target."""
-    _check_exists(source, rows)
-    if rows[0] != (source.space and source.space.id, target.id):
-        raise SpaceChanged(
-            f"The collection {source.name!r} is no longer on its way to space {target.name!r}:"
-            " another run has finished the move, or it was given up; reembed() again tells which"
-        )
 
 
 def _one_for_each(texts: Sequence[str], made: Any) -> Sequence[Any]:

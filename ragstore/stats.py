@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from psycopg import sql
 
+from ragstore.backfill import count_lacking
 from ragstore.execution import Operation, Query
 from ragstore.indexing import count_vectors
-from ragstore.reembed import count_lacking
 from ragstore.space import Space, find_space
 
 

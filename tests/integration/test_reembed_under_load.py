@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+import zlib
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ Vectors = Any
 def embed(space: str, texts: list[str]) -> Vectors:
     """Give each text a direction of its own in the space."""
     dimensions = MODELS[space]
-    seeds = [abs(hash((space, text))) % 2**32 for text in texts]
+    seeds = [zlib.crc32(f"{space} {text}".encode()) for text in texts]
     rows = [np.random.default_rng(seed).normal(size=dimensions) for seed in seeds]
     return np.array(rows, dtype=np.float32).reshape(len(texts), dimensions)
 

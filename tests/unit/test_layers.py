@@ -48,6 +48,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("ann",),
     ("collection",),
     ("indexing",),
+    ("backfill",),
     ("ingest",),
     ("search",),
     ("searcher",),
