@@ -24,7 +24,7 @@ class CollectionInfo:
     there. The rest is known where the collection was measured: ``size`` is how many vectors it
     has, estimated beyond the space's ``exact_limit``; ``own_index`` and ``space_index`` are how
     many vectors its own index and that of the whole space hold, or None where there is no such
-    index, or none that can be used.
+    index, or none that can be used. ``ways`` is what searches remember of it.
     """
 
     id: int
@@ -35,6 +35,7 @@ class CollectionInfo:
     size: int | None = field(default=None, compare=False)
     own_index: int | None = field(default=None, compare=False)
     space_index: int | None = field(default=None, compare=False)
+    ways: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def require_space(self) -> Space:
         """Return the space that vectors go to and are searched in.

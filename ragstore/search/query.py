@@ -96,7 +96,8 @@ class Search:
             self._check_distance()
         if self.text is not None:
             check_query(self.text)
-        self.both_weights  # noqa: B018 - it refuses what are no weights
+        if self.weights is not None:
+            self.both_weights  # noqa: B018 - it refuses what are no weights
         if self.where is not None:
             object.__setattr__(self, "_filter", read(self.where))
 
@@ -126,12 +127,29 @@ class Search:
             )
         return float(pair[0]), float(pair[1])
 
-    @property
+    @cached_property
     def kind(self) -> Kind:
         """Return which arms were asked for."""
         if self.vector is None:
             return "text"
         return "vector" if self.text is None else "hybrid"
+
+    @property
+    def shape(self) -> tuple[Any, ...]:
+        """Return all that the way to search depends on, besides collection and filter."""
+        return (
+            self.kind,
+            self.k,
+            self.offset,
+            self.exact,
+            self.max_distance is None,
+            self.rerank,
+            self.per_document,
+            self.neighbours,
+            self.highlight,
+            self.with_text,
+            self.candidates,
+        )
 
     def on(
         self, target: CollectionInfo, vector: Any, memory: Memory
@@ -156,7 +174,7 @@ class _Answer:
         self.memory = memory
         self.filter = asked._filter  # noqa: SLF001 - two halves of one thing
         self.space = target.require_space() if asked.kind != "text" else None
-        self.need = self._need()
+        self.need = 0
         self.digits: int | None = None
         self.values: dict[str, Any] = {"name": target.name, "language": target.language}
         if self.space is not None:
@@ -183,9 +201,8 @@ class _Answer:
         return self.target.size is not None and self.target.size <= DEEP_ARM_SIZE
 
     def operation(self) -> Operation[SearchResult | None]:
-        strategy = self._strategy()
-        form = self._form(strategy, self.need)
-        rows = yield self._statement(form, strategy)
+        strategy, form, prepared = self._way()
+        rows = yield self._filled(prepared, form, strategy)
         if not rows[0][0]:
             return None
         if (again := self._again(strategy, form, rows)) is not None:
@@ -199,6 +216,22 @@ class _Answer:
             told = yield _explained(self._statement(form, strategy))
             plan = "\n".join(line for (line,) in told)
         return self._result(strategy, form, rows, plan)
+
+    def _way(self) -> _Way:
+        """Return how to search; remembered with the collection, for a search without a filter."""
+        # Deciding it anew takes longer than all else that is done here for a search.
+        shape = self.asked.shape if self.filter is None else None
+        known: tuple[int, _Way] | None = self.target.ways.get(shape) if shape else None
+        if known is not None:
+            self.need, way = known
+            return way
+        self.need = self._need()
+        strategy = self._strategy()
+        form = self._form(strategy, self.need)
+        way = strategy, form, self._prepared(form)
+        if shape is not None and len(self.target.ways) < _MOST_WAYS:
+            self.target.ways[shape] = self.need, way
+        return way
 
     def _strategy(self) -> Strategy | None:
         if self.space is None:
@@ -252,6 +285,9 @@ class _Answer:
         )
 
     def _statement(self, form: Form, strategy: Strategy | None) -> Numbered:
+        return self._filled(self._prepared(form), form, strategy)
+
+    def _filled(self, prepared: Prepared, form: Form, strategy: Strategy | None) -> Numbered:
         ef_search = max(self.asked.ef_search or DEFAULT_EF_SEARCH, form.measured)
         values = {
             **self.values,
@@ -261,7 +297,7 @@ class _Answer:
         # A plan that is kept for any filter reads all of the collection for a filter of ten chunks.
         by_index = form.kind == "vector" and form.probe is None and form.scan not in _COMPARING
         keep = self.filter is None or by_index or form.digits is not None
-        return self._prepared(form).with_values(values, self.filter, keep_plan=keep)
+        return prepared.with_values(values, self.filter, keep_plan=keep)
 
     def _prepared(self, form: Form) -> Prepared:
         shape = self.filter.shape if self.filter is not None else ()
@@ -354,6 +390,9 @@ class _Answer:
             more["highlight"] = extras.pop(0)
         return hit_of(row, **more)
 
+
+_Way = tuple[Strategy | None, Form, Prepared]
+_MOST_WAYS = 256
 
 _COMPARING = ("exact", "filter")
 _PLAIN = 11  # the columns that every hit has

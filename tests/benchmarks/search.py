@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import statistics
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import psycopg
 from pgvector.psycopg import register_vector, register_vector_async
 
 from ragstore.connection import DatabaseConnection
@@ -25,6 +27,8 @@ WARM = 20
 CANDIDATES = 100
 _CHOSEN = bool(known_options(Store.search, candidates=CANDIDATES))
 MOST_VECTOR, MOST_TEXT, MOST_HYBRID = 1.5, 1.3, 1.3
+
+_SET_EF = "SELECT set_config('hnsw.ef_search', %s, false)"
 
 ARMS = ("by hand", "by hand again", "ragstore")
 
@@ -101,40 +105,41 @@ def rows(bench: Bench, chunks: int, queries: int, slack: float = 1.0) -> list[Ro
 
 
 def _sync(bench: Bench, loaded: Loaded, kind: Kind, queries: int) -> Times:
-    with closing(bench.connect()) as connection:
-        register_vector(connection)
-        connection.execute("SELECT set_config('hnsw.ef_search', %s, false)", [str(kind.ef)])
+    def by_hand(connection: psycopg.Connection[Any], number: int) -> object:
+        parameters = kind.parameters(loaded, number)
+        return connection.execute(kind.statement, parameters).fetchall()
 
-        def by_hand(number: int) -> object:
-            parameters = kind.parameters(loaded, number)
-            return connection.execute(kind.statement, parameters).fetchall()
+    def ours(number: int) -> object:
+        return bench.store.search(loaded.name, **kind.asked(loaded, number))
 
-        def ours(number: int) -> object:
-            return bench.store.search(loaded.name, **kind.asked(loaded, number))
-
-        arms: dict[str, Callable[[int], object]] = dict(
-            zip(ARMS, (by_hand, by_hand, ours), strict=True)
-        )
+    # Each arm has a session of its own: one that two arms share is twice as warm as the third's.
+    with closing(bench.connect()) as first, closing(bench.connect()) as second:
+        for connection in (first, second):
+            register_vector(connection)
+            connection.execute(_SET_EF, [str(kind.ef)])
+        every = (partial(by_hand, first), partial(by_hand, second), ours)
+        arms: dict[str, Callable[[int], object]] = dict(zip(ARMS, every, strict=True))
         return interleaved(arms, queries, WARM)
 
 
 async def _async(bench: Bench, loaded: Loaded, kind: Kind, queries: int) -> Times:
-    connection = await bench.connect_async()
-    async with connection, DatabaseConnection(bench.url) as database:
-        store = AsyncStore(database)
-        await register_vector_async(connection)
-        set_ef = "SELECT set_config('hnsw.ef_search', %s, false)"
-        await connection.execute(set_ef, [str(kind.ef)])
+    async def by_hand(connection: psycopg.AsyncConnection[Any], number: int) -> object:
+        parameters = kind.parameters(loaded, number)
+        cursor = await connection.execute(kind.statement, parameters)
+        return await cursor.fetchall()
 
-        async def by_hand(number: int) -> object:
-            parameters = kind.parameters(loaded, number)
-            cursor = await connection.execute(kind.statement, parameters)
-            return await cursor.fetchall()
+    first, second = [await bench.connect_async() for _ in range(2)]
+    async with first, second, DatabaseConnection(bench.url) as database:
+        store = AsyncStore(database)
+        for connection in (first, second):
+            await register_vector_async(connection)
+            await connection.execute(_SET_EF, [str(kind.ef)])
 
         async def ours(number: int) -> object:
             return await store.search(loaded.name, **kind.asked(loaded, number))
 
-        arms = dict(zip(ARMS, (by_hand, by_hand, ours), strict=True))
+        every = (partial(by_hand, first), partial(by_hand, second), ours)
+        arms: dict[str, Callable[[int], Awaitable[object]]] = dict(zip(ARMS, every, strict=True))
         return await interleaved_async(arms, queries, WARM)
 
 
@@ -160,7 +165,7 @@ def _recalls(bench: Bench, loaded: Loaded, kind: Kind, queries: int) -> list[Row
     by_hand, ours = [], []
     with closing(bench.connect()) as connection:
         register_vector(connection)
-        connection.execute("SELECT set_config('hnsw.ef_search', %s, false)", [str(kind.ef)])
+        connection.execute(_SET_EF, [str(kind.ef)])
         for number in range(min(queries, 100)):
             near = oracle.nearest(loaded, number, None)
             parameters = kind.parameters(loaded, number)
