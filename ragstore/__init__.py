@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from ragstore.async_store import AsyncStore as AsyncStore
     from ragstore.conf import settings as settings
     from ragstore.connection import DatabaseConnection as DatabaseConnection
     from ragstore.content import NewChunk as NewChunk
@@ -24,11 +25,10 @@ if TYPE_CHECKING:
     from ragstore.search.result import Hit as Hit
     from ragstore.search.result import SearchResult as SearchResult
     from ragstore.stats import SpaceStats as SpaceStats
-    from ragstore.store import AsyncStore as AsyncStore
     from ragstore.store import Store as Store
 
 _HOME = {
-    "AsyncStore": "ragstore.store",
+    "AsyncStore": "ragstore.async_store",
     "DatabaseConnection": "ragstore.connection",
     "Hit": "ragstore.search.result",
     "IndexReport": "ragstore.indexing",

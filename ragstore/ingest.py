@@ -82,26 +82,27 @@ unnest(%(keys)s::text[]) AS wanted (key) CROSS JOIN LATERAL (
   SELECT * FROM ragstore_document
   WHERE collection_id = %(collection)s AND key = wanted.key OFFSET 0) AS d
 """)
+_EMBEDDING = sql.SQL("""(
+  SELECT chunk_id FROM ragstore_embedding
+  WHERE collection_id = %(collection)s AND chunk_id = c.id AND space_id = %(space)s OFFSET 0)
+""")
 # A document is unchanged if its hash is the same and all its chunks are there, in the collection's
 # language and with their vectors in its space: a statement past the models may have changed that.
 _STORED = sql.SQL("""
 SELECT d.key, d.id, d.content_hash, (
-  SELECT count(*) FROM ragstore_chunk c
-  LEFT JOIN ragstore_embedding e ON e.collection_id = c.collection_id AND e.chunk_id = c.id
-    AND e.space_id = %(space)s
+  SELECT count(*) FROM ragstore_chunk c LEFT JOIN LATERAL {embedding} AS e ON true
   WHERE c.collection_id = %(collection)s AND c.document_id = d.id AND c.language = %(language)s
     AND (%(space)s::bigint IS NULL OR e.chunk_id IS NOT NULL))
 FROM {documents}
-""").format(documents=_BY_KEY)
+""").format(documents=_BY_KEY, embedding=_EMBEDDING)
 _STORED_CHUNKS = sql.SQL("""
 SELECT c.document_id, c.id, c.ordinal, c.content_hash, c.language = %(language)s,
   e.chunk_id IS NOT NULL
 FROM unnest(%(documents)s::bigint[]) AS wanted (id) CROSS JOIN LATERAL (
   SELECT * FROM ragstore_chunk
   WHERE collection_id = %(collection)s AND document_id = wanted.id OFFSET 0) AS c
-LEFT JOIN ragstore_embedding e ON e.collection_id = %(collection)s AND e.chunk_id = c.id
-  AND e.space_id = %(space)s
-""")
+LEFT JOIN LATERAL {} AS e ON true
+""").format(_EMBEDDING)
 
 
 def look_up(

@@ -32,7 +32,7 @@ from ragstore.ingest import (
     missing_vectors,
     write,
 )
-from ragstore.maintenance import analyze, delete_documents, page_of_documents
+from ragstore.maintenance import analyze, analyze_keys, delete_documents, page_of_documents
 from ragstore.procedure import Procedure
 from ragstore.report import IngestReport, Problem, Refusals
 from ragstore.seen import SeenKeys
@@ -52,6 +52,9 @@ ATTEMPTS = 8
 
 FIRST_PAUSE = 0.02
 """Seconds before the second attempt, on average; each further pause is twice as long."""
+
+FIRST_ANALYSIS = 100
+"""After how many chunks of a run the planner may have to hear of them for the first time."""
 
 SYNC_PAGE = 5_000
 """How many stored keys are compared at a time with those of the source."""
@@ -129,6 +132,8 @@ class Load:
         self._is_complete = True
         self._build_index = build_index
         self._just_written: frozenset[str] = frozenset()
+        self._written = 0
+        self._analyze_at = FIRST_ANALYSIS
         self.target: CollectionInfo
         self._now: Circumstances
 
@@ -191,7 +196,16 @@ class Load:
             # written, and may have to be put back.
             batch, report = yield from self._plan_again(batch, report)
         self._just_written = frozenset(document.key for document in batch.changed)
-        return report + (yield from self._store(batch))
+        report += yield from self._store(batch)
+        yield from self._analyze_keys(report.chunks)
+        return report
+
+    def _analyze_keys(self, written: int) -> Work[None]:
+        """Let the planner know of growing tables, each time that they have grown tenfold."""
+        self._written += written
+        if self._written >= self._analyze_at:
+            self._analyze_at = 10 * self._written
+            yield from transact(analyze_keys(self.target, self._written))
 
     def _plan_again(self, batch: Batch, report: IngestReport) -> Work[tuple[Batch, IngestReport]]:
         planned = yield from self._plan(_sorted([*batch.changed, *batch.unchanged]))

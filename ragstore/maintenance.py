@@ -266,11 +266,27 @@ SELECT relname, reltuples::bigint, CASE WHEN current_setting('server_version_num
 FROM pg_class WHERE oid IN (SELECT to_regclass(name) FROM unnest(%s::text[]) AS name)
 ORDER BY relname
 """)
+# Without these the planner takes one index that starts with the collection for another.
+_KEY_COLUMNS = {
+    "ragstore_document": ("collection_id", "id", "key"),
+    "ragstore_chunk": ("collection_id", "id", "document_id", "ordinal"),
+}
+_KEY_COLUMNS_OF_EMBEDDINGS = ("collection_id", "chunk_id", "space_id")
+
 LARGE_LOAD = 0.1
 """The part of a table that a load must have written for the planner to need new figures."""
 
 SMALL_LOAD = 1_000
 """Fewer chunks than this never call for an analysis: autovacuum does it soon enough."""
+
+
+def analyze_keys(collection: CollectionInfo, written: int) -> Operation[tuple[str, ...]]:
+    """Gather the statistics of the keys alone, of tables that have grown much: a quick ``analyze``.
+
+    It also ends the plans that this session's foreign keys made while a table was small. Such a
+    plan looks a row up by the wrong index, through all of the collection, and is kept.
+    """
+    return (yield from _analyze(collection, written, only_keys=True))
 
 
 def analyze(collection: CollectionInfo, written: int | None = None) -> Operation[tuple[str, ...]]:
@@ -279,19 +295,32 @@ def analyze(collection: CollectionInfo, written: int | None = None) -> Operation
     With ``written`` only of tables that so many new rows are a large part of. Returns the names of
     the tables that were analysed; those that the role may not analyse are left out.
     """
+    if written is not None and written < SMALL_LOAD:
+        return ()
+    return (yield from _analyze(collection, written, only_keys=False))
+
+
+def _analyze(
+    collection: CollectionInfo, written: int | None, *, only_keys: bool
+) -> Operation[tuple[str, ...]]:
     tables = ["ragstore_document", "ragstore_chunk"]
     if collection.space is not None:
         tables.append(collection.space.partition)
     done: list[str] = []
-    if written is not None and written < SMALL_LOAD:
-        return ()
     for name, rows, may_analyze in (yield Query(_OWNED, [tables])):
         if written is not None and written < LARGE_LOAD * rows:
             continue
         if may_analyze:
-            yield Query(sql.SQL("ANALYZE {}").format(sql.Identifier(name)))
+            columns = _KEY_COLUMNS.get(name, _KEY_COLUMNS_OF_EMBEDDINGS) if only_keys else ()
+            yield Query(_analysis(name, columns))
             done.append(name)
         else:
             extra = {"collection": collection.name, "table": name}
             logger.info("not analysed: the role does not own the table", extra=extra)
     return tuple(done)
+
+
+def _analysis(table: str, columns: Sequence[str]) -> sql.Composed:
+    names = sql.SQL(", ").join(map(sql.Identifier, columns))
+    some = sql.SQL(" ({})").format(names) if columns else sql.SQL("")
+    return sql.SQL("ANALYZE {}{}").format(sql.Identifier(table), some)

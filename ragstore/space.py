@@ -51,9 +51,6 @@ Beyond, Postgres moves the vector out of line. Inline, an exact scan is 3.5 time
 LOCK_TIMEOUT = "2s"
 """How long making a partition waits for a lock, before it lets go of those it has."""
 
-LOCK_PAUSES = (0.1, 0.3, 1.0, 3.0)
-"""Seconds between two attempts to make a partition."""
-
 _PAGE_TUPLE = 8160  # the largest tuple of a page, as toast_tuple_target takes it
 
 MAX_EXACT_LIMIT = 2**31 - 1

@@ -1,39 +1,36 @@
-"""The service that an application talks to, sync and async.
+"""The service that an application talks to; ``async_store`` has its twin for asyncio.
 
 Everything that is decided or sent stands in the modules below this one, as operations; here are
-only their transactions, and the calls of ``embed`` between them.
+only the calls.
 """
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from ragstore import indexing, maintenance, recall, reembed, space, space_removal, stats, transfer
+from ragstore import indexing, maintenance, recall, reembed, space_lifecycle, stats, transfer
 from ragstore.collection import CollectionInfo, find_collection, insert_collection
 from ragstore.connection import DatabaseConnection
 from ragstore.content import NewDocument
 from ragstore.embedding import Embed, EmbedOptions
-from ragstore.exceptions import LockTimeout
-from ragstore.execution import Operation, run, run_async
+from ragstore.execution import Operation, run
 from ragstore.indexing import IndexOptions, IndexReport
 from ragstore.load import BuildIndex, Load, OnError
 from ragstore.models import DEFAULT_EXACT_LIMIT
-from ragstore.procedure import Procedure, perform, perform_async
+from ragstore.procedure import Procedure, perform
 from ragstore.recall import RecallReport
 from ragstore.reembed import Move, ReembedReport
 from ragstore.report import IngestReport, Progress
 from ragstore.search.filter import Where
 from ragstore.search.query import QueryVector, Search, Weights
 from ragstore.search.result import SearchResult
-from ragstore.searcher import AsyncSearcher, Searcher, as_searches
+from ragstore.searcher import Searcher, as_searches
 from ragstore.space import Space
 from ragstore.stats import SpaceStats
 from ragstore.types import IndexType, Metric
-from ragstore.work import do, do_async
-from ragstore.writer import AsyncWriter, Writer
+from ragstore.work import do
+from ragstore.writer import Writer
 
 T = TypeVar("T")
 
@@ -77,21 +74,11 @@ class Store:
             LockTimeout: other sessions kept the tables locked; the row is there: call it again
                 with ``exists_ok``.
         """
-        made = self._run(
-            space.insert_space(
+        return self._do(
+            space_lifecycle.create_space(
                 name, model, dimensions, metric, index, exact_limit, exists_ok=exists_ok
             )
         )
-        for pause in (*space.LOCK_PAUSES, None):
-            try:
-                with self.connection.owner_transaction() as connection:
-                    run(connection, space.create_partition(made))
-                    break
-            except LockTimeout:
-                if pause is None:
-                    raise
-                time.sleep(pause)
-        return made
 
     def build_index(
         self,
@@ -224,7 +211,7 @@ class Store:
             PermissionDenied: the role does not own the tables: set DB_MIGRATION_DATABASE_URL.
             LockTimeout: other sessions held the tables each time; call it again.
         """
-        self._do(space_removal.drop_space(name))
+        self._do(space_lifecycle.drop_space(name))
 
     def space_stats(self, name: str) -> SpaceStats:
         """Return what a space holds, its indexes and their state, and builds under way.
@@ -494,259 +481,3 @@ class Store:
 
     def _do(self, procedure: Procedure[T]) -> T:
         return do(procedure, perform(self.connection))
-
-
-class AsyncStore:
-    """``Store`` for asyncio: the same calls with the same results, awaited.
-
-    ``embed`` may be a coroutine function; a plain one runs in a thread. ``documents`` may be an
-    async iterable, and ``on_progress`` a coroutine function.
-    """
-
-    def __init__(self, connection: DatabaseConnection) -> None:
-        self.connection = connection
-        self._searcher = AsyncSearcher(connection)
-
-    async def create_space(
-        self,
-        name: str,
-        *,
-        model: str,
-        dimensions: int,
-        metric: Metric = "cosine",
-        index: IndexType = "halfvec",
-        exact_limit: int = DEFAULT_EXACT_LIMIT,
-        exists_ok: bool = False,
-    ) -> Space:
-        """Make an embedding space and its partition; see ``Store.create_space``."""
-        made = await self._run(
-            space.insert_space(
-                name, model, dimensions, metric, index, exact_limit, exists_ok=exists_ok
-            )
-        )
-        for pause in (*space.LOCK_PAUSES, None):
-            try:
-                async with self.connection.async_owner_transaction() as connection:
-                    await run_async(connection, space.create_partition(made))
-                    break
-            except LockTimeout:
-                if pause is None:
-                    raise
-                await asyncio.sleep(pause)
-        return made
-
-    async def build_index(
-        self,
-        space: str,
-        collection: str | None = None,
-        *,
-        m: int | None = None,
-        ef_construction: int | None = None,
-        lists: int | None = None,
-        memory: str | None = None,
-        workers: int | None = None,
-    ) -> IndexReport:
-        """Build an index; see ``Store.build_index``."""
-        options = IndexOptions(m, ef_construction, lists, memory, workers)
-        return await self._do(indexing.build_index(space, collection, options))
-
-    async def ensure_indexes(
-        self,
-        space: str,
-        *,
-        whole: bool = False,
-        memory: str | None = None,
-        workers: int | None = None,
-    ) -> list[IndexReport]:
-        """Build the indexes that are due; see ``Store.ensure_indexes``."""
-        options = IndexOptions(memory=memory, workers=workers)
-        return await self._do(indexing.ensure_indexes(space, options, whole=whole))
-
-    async def reembed(
-        self,
-        collection: str,
-        *,
-        to: str,
-        embed: Embed,
-        batch_size: int = 1_000,
-        last: int = reembed.LAST,
-        sample: int = 20,
-        memory: str | None = None,
-        workers: int | None = None,
-        on_progress: reembed.Progress | None = None,
-    ) -> ReembedReport:
-        """Move a collection to another embedding space; see ``Store.reembed``."""
-        options = IndexOptions(memory=memory, workers=workers)
-        move = Move(collection, to, embed, batch_size, last, sample, on_progress, options)
-        return await self._do(move.run())
-
-    async def cancel_reembed(self, collection: str) -> str | None:
-        """Give a move up; see ``Store.cancel_reembed``."""
-        return await self._do(reembed.cancel(collection))
-
-    async def measure_recall(
-        self,
-        collection: str,
-        *,
-        space: str | None = None,
-        k: int = 10,
-        sample: int = 50,
-        where: Where | None = None,
-        target: float = 0.95,
-    ) -> RecallReport:
-        """Measure how many of the nearest the index finds; see ``Store.measure_recall``."""
-        return await self._run(
-            recall.measure_recall(
-                collection, space_name=space, k=k, sample=sample, where=where, target=target
-            )
-        )
-
-    async def drop_space(self, name: str) -> None:
-        """Remove a space that no collection is in; see ``Store.drop_space``."""
-        await self._do(space_removal.drop_space(name))
-
-    async def space_stats(self, name: str) -> SpaceStats:
-        """Return what a space holds and the state of its indexes; see ``Store.space_stats``."""
-        return await self._run(stats.space_stats(name))
-
-    async def create_collection(
-        self,
-        name: str,
-        *,
-        space: str | None = None,
-        language: str = "english",
-        meta: Mapping[str, Any] | None = None,
-        exists_ok: bool = False,
-    ) -> CollectionInfo:
-        """Make a collection; see ``Store.create_collection``."""
-        return await self._run(
-            insert_collection(name, space, language, meta or {}, exists_ok=exists_ok)
-        )
-
-    async def collection(self, name: str) -> CollectionInfo:
-        """Look a collection up; see ``Store.collection``."""
-        return await self._run(find_collection(name))
-
-    async def ingest(
-        self,
-        collection: str,
-        documents: Iterable[NewDocument] | AsyncIterable[NewDocument],
-        *,
-        embed: Embed | None = None,
-        batch_size: int = 2_000,
-        embed_batch_size: int = 128,
-        embed_concurrency: int = 1,
-        embed_retries: int = 2,
-        on_error: OnError = "abort",
-        sync: bool = False,
-        build_index: BuildIndex = "auto",
-        on_progress: Progress | None = None,
-    ) -> IngestReport:
-        """Store documents; see ``Store.ingest``."""
-        options = EmbedOptions(embed_batch_size, embed_concurrency, embed_retries)
-        load = Load(
-            collection,
-            can_embed=embed is not None,
-            on_error=on_error,
-            sync=sync,
-            build_index=build_index,
-        )
-        writer = AsyncWriter(self.connection, embed, options)
-        return await writer.ingest(load, documents, batch_size, on_progress)
-
-    async def search(
-        self,
-        collection: str,
-        *,
-        text: str | None = None,
-        vector: QueryVector | None = None,
-        k: int = 10,
-        offset: int = 0,
-        where: Where | None = None,
-        ef_search: int | None = None,
-        exact: bool = False,
-        max_distance: float | None = None,
-        rerank: int | None = None,
-        per_document: int | None = None,
-        neighbours: int = 0,
-        highlight: bool = False,
-        with_text: bool = True,
-        weights: Weights | None = None,
-        candidates: int | None = None,
-        explain: bool = False,
-    ) -> SearchResult:
-        """Return the ``k`` best chunks; see ``Store.search``. ``vector`` may be a coroutine's."""
-        asked = Search(
-            text=text,
-            vector=vector,
-            k=k,
-            offset=offset,
-            where=where,
-            ef_search=ef_search,
-            exact=exact,
-            max_distance=max_distance,
-            rerank=rerank,
-            per_document=per_document,
-            neighbours=neighbours,
-            highlight=highlight,
-            with_text=with_text,
-            weights=weights,
-            candidates=candidates,
-            explain=explain,
-        )
-        return (await self._searcher.search(collection, [asked]))[0]
-
-    async def search_many(
-        self, collection: str, queries: Iterable[Search | Mapping[str, Any]]
-    ) -> list[SearchResult]:
-        """Return the result of each query; see ``Store.search_many``."""
-        return await self._searcher.search(collection, as_searches(queries))
-
-    async def delete_documents(
-        self, collection: str, keys: Sequence[str] | None = None, *, where: Where | None = None
-    ) -> int:
-        """Delete documents; see ``Store.delete_documents``."""
-        return await self._do(maintenance.documents_deleted(collection, keys, where))
-
-    async def delete_chunks(
-        self, collection: str, ids: Sequence[int] | None = None, *, where: Where | None = None
-    ) -> int:
-        """Delete chunks; see ``Store.delete_chunks``."""
-        return await self._do(maintenance.chunks_deleted(collection, ids, where))
-
-    async def delete_collection(self, name: str) -> int:
-        """Delete a collection; see ``Store.delete_collection``."""
-        return await self._do(maintenance.collection_deleted(name))
-
-    async def rename_collection(self, name: str, to: str) -> CollectionInfo:
-        """Give a collection another name; see ``Store.rename_collection``."""
-        return await self._run(maintenance.rename_collection(name, to))
-
-    async def analyze(self, collection: str) -> tuple[str, ...]:
-        """Gather statistics; see ``Store.analyze``."""
-        return await self._do(maintenance.tables_analyzed(collection))
-
-    async def export_collection(self, name: str) -> AsyncIterator[str]:
-        """Yield a collection as lines of JSON; see ``Store.export_collection``."""
-        writer = AsyncWriter(self.connection)
-        export = transfer.Export(name)
-        yield await writer.do(export.start())
-        while lines := await writer.do(export.page()):
-            for line in lines:
-                yield line
-
-    async def import_collection(
-        self, lines: Iterable[str], *, name: str | None = None
-    ) -> IngestReport:
-        """Make a collection of an export; see ``Store.import_collection``."""
-        source = transfer.Import(lines, name)
-        if source.space is not None:
-            await self.create_space(**source.space, exists_ok=True)
-        return await self._do(source.work())
-
-    async def _run(self, operation: Operation[T]) -> T:
-        async with self.connection.async_transaction() as connection:
-            return await run_async(connection, operation)
-
-    async def _do(self, procedure: Procedure[T]) -> T:
-        return await do_async(procedure, perform_async(self.connection))

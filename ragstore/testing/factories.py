@@ -28,11 +28,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from ragstore import space as spaces
+from ragstore.async_store import AsyncStore
 from ragstore.content import NewChunk, NewDocument, PreparedChunk, prepare
 from ragstore.exceptions import InvalidInput
 from ragstore.execution import Operation
 from ragstore.models import Chunk, Collection, Document, Embedding, EmbeddingSpace
-from ragstore.store import AsyncStore, Store
+from ragstore.store import Store
 from ragstore.types import Metric
 
 DIMENSIONS = 256

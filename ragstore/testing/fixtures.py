@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from sqlmodel import Session
     from sqlmodel.ext.asyncio.session import AsyncSession
 
+    from ragstore.async_store import AsyncStore
     from ragstore.connection import DatabaseConnection
-    from ragstore.store import AsyncStore
     from ragstore.testing import factories
     from ragstore.testing.isolation import RolledBackConnection, RolledBackEngines
     from ragstore.testing.plans import Statement
@@ -102,7 +102,7 @@ def db_async_session(db_connection: RolledBackConnection) -> AsyncSession:
 @pytest.fixture
 def db_service(db_connection: RolledBackConnection) -> AsyncStore:
     """An AsyncStore on the async side of ``db_connection``: all it stores is rolled back."""
-    from ragstore.store import AsyncStore
+    from ragstore.async_store import AsyncStore
 
     return AsyncStore(db_connection)
 

@@ -13,9 +13,10 @@ from typing import Any
 import psycopg
 from pgvector.psycopg import register_vector, register_vector_async
 
+from ragstore.async_store import AsyncStore
 from ragstore.connection import DatabaseConnection
 from ragstore.search import query
-from ragstore.store import AsyncStore, Store
+from ragstore.store import Store
 from tests.benchmarks import byhand, oracle
 from tests.benchmarks.bench import Bench, known_options
 from tests.benchmarks.loading import Loaded, load

@@ -172,3 +172,5 @@ def test_plan_for_small_tables_is_not_kept(database: URL) -> None:
     with connect(database) as other:
         read = "SELECT sum(seq_tup_read) FROM pg_stat_user_tables WHERE relname LIKE 'ragstore%'"
         assert other.execute(read).fetchall()[0][0] < 50_000
+        read = "SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE relname LIKE 'ragstore%'"
+        assert other.execute(read).fetchall()[0][0] < 100_000

@@ -12,7 +12,15 @@ import pytest
 from psycopg import sql
 from sqlalchemy.engine import URL
 
-from ragstore import DatabaseConnection, NewChunk, NewDocument, Store, exceptions, migrations
+from ragstore import (
+    DatabaseConnection,
+    NewChunk,
+    NewDocument,
+    Store,
+    exceptions,
+    migrations,
+    space_lifecycle,
+)
 from ragstore import space as spaces
 from ragstore.database import clone_database, drop_database
 from ragstore.driver import connect
@@ -44,7 +52,7 @@ def execute(connection: DatabaseConnection, *statements: str) -> None:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait for locks for less time than an application would."""
     monkeypatch.setattr(spaces, "LOCK_TIMEOUT", "50ms")
-    monkeypatch.setattr(spaces, "LOCK_PAUSES", (0.01, 0.1))
+    monkeypatch.setattr(space_lifecycle, "LOCK_PAUSES", (0.01, 0.1))
 
 
 def test_space_is_a_row_and_a_partition(either: Any, connection: DatabaseConnection) -> None:
@@ -162,7 +170,7 @@ def test_lock_that_is_let_go_is_waited_for(
 ) -> None:
     """A short lock costs an attempt, not the call."""
     monkeypatch.setattr(spaces, "LOCK_TIMEOUT", "50ms")
-    monkeypatch.setattr(spaces, "LOCK_PAUSES", (0.1,) * 30)
+    monkeypatch.setattr(space_lifecycle, "LOCK_PAUSES", (0.1,) * 30)
     with connect(connection.url) as holder:
         holder.execute("LOCK TABLE ragstore_embedding IN ACCESS EXCLUSIVE MODE")
         timer = threading.Timer(0.3, holder.rollback)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ragstore import DatabaseConnection, NewChunk, NewDocument, Store, exceptions, space_removal
+from ragstore import DatabaseConnection, NewChunk, NewDocument, Store, exceptions, space_lifecycle
 from ragstore.driver import connect
 from ragstore.space import Space
 
@@ -44,8 +44,8 @@ def used(store: Store) -> Space:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait for locks for less time than an application would."""
-    monkeypatch.setattr(space_removal, "LOCK_TIMEOUT", "50ms")
-    monkeypatch.setattr(space_removal, "LOCK_PAUSES", (0.01, 0.05))
+    monkeypatch.setattr(space_lifecycle, "LOCK_TIMEOUT", "50ms")
+    monkeypatch.setattr(space_lifecycle, "LOCK_PAUSES", (0.01, 0.05))
 
 
 def test_space_is_dropped_with_its_vectors(either: Any, used: Space) -> None:
@@ -96,8 +96,8 @@ def test_reader_that_ends_is_waited_for(
     store: Store, used: Space, connection: DatabaseConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A step that found the tables locked is tried again after a pause."""
-    monkeypatch.setattr(space_removal, "LOCK_TIMEOUT", "50ms")
-    monkeypatch.setattr(space_removal, "LOCK_PAUSES", (0.1,) * 50)
+    monkeypatch.setattr(space_lifecycle, "LOCK_TIMEOUT", "50ms")
+    monkeypatch.setattr(space_lifecycle, "LOCK_PAUSES", (0.1,) * 50)
     with connect(connection.migration_url) as reader:
         reader.execute("LOCK ragstore_chunk IN ROW EXCLUSIVE MODE")
         thread = threading.Thread(target=store.drop_space, args=["old"])
@@ -113,13 +113,13 @@ def test_collection_that_comes_meanwhile_keeps_the_space(
     store: Store, used: Space, connection: DatabaseConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If one is made after the look, the partition is attached again, its vectors in it."""
-    detached = space_removal._detached
+    detached = space_lifecycle._detached
 
     def then_made(space: Space) -> Any:
         yield from detached(space)
         store.create_collection("d", space="old")
 
-    monkeypatch.setattr(space_removal, "_detached", then_made)
+    monkeypatch.setattr(space_lifecycle, "_detached", then_made)
     with pytest.raises(exceptions.SpaceInUse, match="'d'"):
         store.drop_space("old")
 

@@ -1,4 +1,4 @@
-"""Removing a space: its partition detached and dropped, then its row."""
+"""Making a space, its row and then its partition; and removing it, in the other order."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from psycopg import sql
 from ragstore.exceptions import PermissionDenied, SpaceInUse
 from ragstore.execution import Operation, Query
 from ragstore.procedure import LOCK_PAUSES, AsOwner, Outside, Procedure, patiently
-from ragstore.space import Space, create_partition, find_space
+from ragstore.space import Space, create_partition, find_space, insert_space
+from ragstore.types import IndexType, Metric
 from ragstore.work import transact
 
 logger = logging.getLogger(__name__)
@@ -19,6 +20,23 @@ LOCK_TIMEOUT = "2s"
 """How long each step waits for a lock, before it lets others by."""
 
 _TRY_AGAIN = frozenset({"55P03", "40P01"})  # a lock timeout, a deadlock
+
+
+def create_space(
+    name: str,
+    model: str,
+    dimensions: int,
+    metric: Metric,
+    index: IndexType,
+    exact_limit: int,
+    *,
+    exists_ok: bool,
+) -> Procedure[Space]:
+    """Make a space and its partition; see ``Store.create_space``."""
+    row = insert_space(name, model, dimensions, metric, index, exact_limit, exists_ok=exists_ok)
+    made = yield from transact(row)
+    yield from patiently(lambda: AsOwner(create_partition(made)), LOCK_PAUSES, _TRY_AGAIN)
+    return made
 
 
 def drop_space(name: str) -> Procedure[None]:
