@@ -243,6 +243,30 @@ def test_search_result_is_a_sequence_that_shows_no_text() -> None:
     assert not SearchResult([], strategy="text", reason="")
 
 
+def test_way_is_chosen_once_for_searches_of_one_shape() -> None:
+    """Another vector or ef_search needs no decision, another k does; a filter has its own memory."""
+    info = CollectionInfo(
+        COLLECTION, "c", "simple", SPACE, True, size=100_000, own_index=100_000, space_index=None
+    )
+    memory = Memory()
+    asked: list[tuple[dict[str, Any], int]] = [
+        ({"k": 10}, 1),
+        ({"k": 10, "ef_search": 200}, 1),
+        ({"k": 50}, 2),
+        ({"k": 50, "exact": True}, 3),
+        ({"k": 50, "where": {"x": 1}}, 3),
+    ]
+    sent_: list[Any] = []
+    for options, ways in asked:
+        search = Search(vector=[1, 0], **options)
+        sent_.append(next(search.on(info, [1, 0], memory)))
+        assert len(info.ways) == ways
+    assert sent_[0].statement == sent_[1].statement
+    assert 200 in sent_[1].parameters
+    assert 200 not in sent_[0].parameters
+    assert len({each.statement for each in sent_}) == 4
+
+
 def test_filters_of_another_size_have_a_plan_of_their_own() -> None:
     """The server keeps a plan for filters of one magnitude, and none for one it has not seen."""
     info = CollectionInfo(
