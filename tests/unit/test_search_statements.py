@@ -244,7 +244,7 @@ def test_search_result_is_a_sequence_that_shows_no_text() -> None:
 
 
 def test_way_is_chosen_once_for_searches_of_one_shape() -> None:
-    """Another vector or ef_search needs no decision, another k does; a filter has its own memory."""
+    """Another vector or ef_search needs no decision; another k does, and so does a filter."""
     info = CollectionInfo(
         COLLECTION, "c", "simple", SPACE, True, size=100_000, own_index=100_000, space_index=None
     )
