@@ -70,8 +70,12 @@ MAX_NAME_BYTES = 255
 DEFAULT_LANGUAGE = "english"
 """The text search configuration of a collection that names none."""
 
-DEFAULT_EXACT_LIMIT = 10_000
-"""How many vectors of a collection are compared one by one, in a space that names no limit."""
+DEFAULT_EXACT_LIMIT = 4_000
+"""How many vectors of a collection are compared one by one, in a space that names no limit.
+
+An index of the collection's own is faster from 3,000 on at 384 dimensions (2.3 times at 5,000, 7 at
+10,000), and dearer to write to.
+"""
 
 
 class RagstoreModel(SQLModel, registry=registry(metadata=SQLModel.metadata)):

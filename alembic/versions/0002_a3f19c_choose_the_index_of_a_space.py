@@ -26,7 +26,7 @@ def upgrade() -> None:
     )
     op.add_column(
         "ragstore_embedding_space",
-        sa.Column("exact_limit", sa.Integer(), server_default=sa.text("10000"), nullable=False),
+        sa.Column("exact_limit", sa.Integer(), server_default=sa.text("4000"), nullable=False),
     )
     op.execute("UPDATE ragstore_embedding_space SET index_type = 'none' WHERE dimensions > 4000")
     op.create_check_constraint(

@@ -38,6 +38,9 @@ _SURE = 0.011
 An index that skips 99 of 100 candidates loses neighbours: recall fell to 0.94 at 1 %.
 """
 
+_MOST_SURE = 10_000
+"""The most vectors that are compared for being surer alone."""
+
 _LEAST_SCAN = 20_000
 """pgvector's own limit of an iterative scan, in candidates."""
 
@@ -130,7 +133,7 @@ def _by_index(rows: int, matching: int, need: int, step: int) -> float:
 def _most_to_compare(now: Situation, rows: int) -> int:
     """Return up to how many matches comparing each is cheaper than the index, or surer."""
     cheaper = math.sqrt(_FILTERED_STEP / _FOUND_BY_FILTER * now.need * rows) + _START / 12
-    surer = min(rows * _SURE, max(now.exact_limit, 1_000))
+    surer = min(rows * _SURE, max(now.exact_limit, _MOST_SURE))
     return int(max(cheaper, surer, now.need))
 
 
