@@ -279,12 +279,13 @@ class DatabaseConnection:
                     with connection.transaction():  # the test kit keeps it in one of its own
                         yield connection
                     return
+                before = connection.autocommit  # True in an engine of isolation level AUTOCOMMIT
                 connection.autocommit = True
                 try:
                     yield connection
                 finally:
                     if connection.info.transaction_status == TransactionStatus.IDLE:
-                        connection.autocommit = False
+                        connection.autocommit = before
                     else:
                         pooled.invalidate()
             finally:
@@ -310,12 +311,13 @@ class DatabaseConnection:
                     async with driver.transaction():
                         yield driver
                     return
+                before = driver.autocommit
                 await driver.set_autocommit(True)
                 try:
                     yield driver
                 finally:
                     if driver.info.transaction_status == TransactionStatus.IDLE:
-                        await driver.set_autocommit(False)
+                        await driver.set_autocommit(before)
                     else:
                         await greenlet_spawn(pooled.invalidate)
             finally:

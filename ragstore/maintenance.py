@@ -293,7 +293,8 @@ def analyze(collection: CollectionInfo, written: int | None = None) -> Operation
     """Gather the planner's statistics of documents, chunks and the collection's vectors.
 
     With ``written`` only of tables that so many new rows are a large part of. Returns the names of
-    the tables that were analysed; those that the role may not analyse are left out.
+    the tables that were analysed; those that the role may not analyse are left out. The vectors
+    are passed over while an index of theirs is built, which gathers them at its end.
     """
     if written is not None and written < SMALL_LOAD:
         return ()
@@ -323,4 +324,7 @@ def _analyze(
 def _analysis(table: str, columns: Sequence[str]) -> sql.Composed:
     names = sql.SQL(", ").join(map(sql.Identifier, columns))
     some = sql.SQL(" ({})").format(names) if columns else sql.SQL("")
-    return sql.SQL("ANALYZE {}{}").format(sql.Identifier(table), some)
+    # One that waits for a build of an index has a snapshot, which the build waits for: a deadlock,
+    # and the index is left invalid. Only vectors are indexed so; the build ends with an analysis.
+    how = sql.SQL("" if table in _KEY_COLUMNS else "(SKIP_LOCKED) ")
+    return sql.SQL("ANALYZE {}{}{}").format(how, sql.Identifier(table), some)

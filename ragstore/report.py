@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from ragstore.exceptions import InvalidInput, RagstoreError
 
 MAX_PROBLEMS = 1_000
-"""The most problems that a report keeps; ``skipped`` counts all, ``on_problem`` hears of all."""
+"""The most problems that a report keeps; ``skipped`` counts all."""
 
 
 @dataclass(frozen=True)

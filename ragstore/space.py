@@ -259,10 +259,13 @@ def pack_vector(space: Space, vector: Any) -> bytes:
 
 
 def is_attached(partition: sql.Composable) -> sql.Composed:
-    """Return the condition that a table of that name is a partition of the embeddings."""
+    """Return the condition that a table of that name is a partition of the embeddings.
+
+    One that is being detached takes no rows, and is none: a drop of its space was cut short.
+    """
     return sql.SQL(
         "EXISTS (SELECT FROM pg_inherits WHERE inhrelid = to_regclass({})"
-        " AND inhparent = 'ragstore_embedding'::regclass)"
+        " AND inhparent = 'ragstore_embedding'::regclass AND NOT inhdetachpending)"
     ).format(partition)
 
 
@@ -330,10 +333,13 @@ def insert_space(
 _LOCK_SPACE = sql.SQL("SELECT FROM ragstore_embedding_space WHERE id = %s FOR NO KEY UPDATE")
 _PARTITION_STATE = sql.SQL("""
 SELECT {is_attached}, to_regclass(%(partition)s) IS NOT NULL,
+  EXISTS (SELECT FROM pg_inherits WHERE inhrelid = to_regclass(%(partition)s) AND inhdetachpending),
   EXISTS (SELECT FROM ragstore_embedding_space WHERE id = %(id)s AND name = %(name)s),
   pg_has_role(relowner, 'USAGE'), current_user, pg_get_userbyid(relowner)
 FROM pg_class WHERE oid = 'ragstore_embedding'::regclass
 """).format(is_attached=is_attached(sql.Placeholder("partition")))
+
+_FINISH_DETACH = sql.SQL("ALTER TABLE ragstore_embedding DETACH PARTITION {} FINALIZE")
 
 
 def create_partition(space: Space) -> Operation[None]:
@@ -349,7 +355,7 @@ def create_partition(space: Space) -> Operation[None]:
     """
     names = {"partition": space.partition, "id": space.id, "name": space.name}
     state = (yield Query(_PARTITION_STATE, names))[0]
-    attached, _, is_known, is_owner, role, owner = state
+    attached, _, _, is_known, is_owner, role, owner = state
     if not is_known:
         raise ImproperlyConfigured(
             f"MIGRATION_DATABASE_URL (or migration_url=) leads to another database than"
@@ -366,9 +372,11 @@ def create_partition(space: Space) -> Operation[None]:
     yield Query(sql.SQL("SELECT set_config('lock_timeout', %s, true)"), [LOCK_TIMEOUT])
     # Two sessions may have found it missing at once: the second waits here, and then sees it.
     yield Query(_LOCK_SPACE, [space.id])
-    attached, is_there, *_ = (yield Query(_PARTITION_STATE, names))[0]
+    attached, is_there, is_pending, *_ = (yield Query(_PARTITION_STATE, names))[0]
     if attached:
         return
+    if is_pending:  # a drop was cut short
+        yield Query(_FINISH_DETACH.format(sql.Identifier(space.partition)))
     statements = _partition_statements(space)
     for statement in statements[-1:] if is_there else statements:  # it was detached, not dropped
         yield Query(statement)

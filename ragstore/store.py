@@ -431,7 +431,8 @@ class Store:
     def analyze(self, collection: str) -> tuple[str, ...]:
         """Gather the planner's statistics of the collection's tables; return their names.
 
-        Those that the role does not own, and may not maintain, are left out.
+        Those that the role does not own, and may not maintain, are left out. The vectors' table
+        is passed over while an index of it is built: the build ends with its statistics.
 
         Raises:
             CollectionNotFound: there is no such collection.
@@ -461,7 +462,7 @@ class Store:
 
         Everything is as it was: keys, titles, metadata, chunks, their order and languages, and
         vectors to the bit; only ids and times are new. The space is made if there is none of its
-        name, as by ``create_space``. A thousand documents at a time, each a transaction: after an
+        name, as by ``create_space``. Two hundred documents at a time, each a transaction: after an
         interruption, delete the collection or ingest into it.
 
         Raises:

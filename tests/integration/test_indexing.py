@@ -16,6 +16,7 @@ from ragstore import DatabaseConnection, NewChunk, NewDocument, Store, exception
 from ragstore.conf import override_settings
 from ragstore.driver import connect
 from ragstore.indexing import IndexOptions, index_after_load
+from ragstore.load import FIRST_ANALYSIS
 from ragstore.procedure import perform
 from ragstore.space import Space
 from ragstore.testing.factories import make_collection, make_space
@@ -163,6 +164,29 @@ def test_build_waits_for_another_session(
 
     assert [row[1] for row in indexes(connection)] == [True]
     assert "Waiting for another session to build in the space 's'" in caplog.text
+
+
+def test_load_goes_on_beside_a_build(
+    store: Store, space: Space, connection: DatabaseConnection
+) -> None:
+    """A load that is analysed waits for no build in its space, and the build ends well."""
+    reports: list[Any] = []
+    build = threading.Thread(target=lambda: reports.append(store.build_index("s", "large")))
+    with connection.transaction() as writer:
+        writer.execute("LOCK TABLE ragstore_embedding IN ROW EXCLUSIVE MODE")
+        build.start()
+        build.join(1)
+        assert build.is_alive()
+        load = threading.Thread(target=fill, args=(store, "small", FIRST_ANALYSIS))
+        load.start()
+        load.join(10)
+        is_done = not load.is_alive()
+    build.join()
+    load.join()
+
+    assert is_done
+    assert [report.state for report in reports] == ["built"]
+    assert [row[1] for row in indexes(connection)] == [True]
 
 
 def test_no_room_for_workers_is_survived(

@@ -41,6 +41,20 @@ async def test_async_statement_is_a_transaction(connection: DatabaseConnection) 
     await connection.aclose()
 
 
+async def test_engine_in_autocommit_stays_so(connection: DatabaseConnection) -> None:
+    """A connection goes back to the pool with the isolation level of its engine."""
+    of_engine = {"isolation_level": "AUTOCOMMIT", "pool_size": 1}
+    async with DatabaseConnection(connection.url, **of_engine) as automatic:
+        with automatic.reading():
+            pass
+        async with automatic.async_reading():
+            pass
+        with automatic.transaction() as lent:
+            assert lent.autocommit
+        async with automatic.async_transaction() as driver:
+            assert driver.autocommit
+
+
 def test_error_leaves_the_connection_usable(connection: DatabaseConnection) -> None:
     """An error arrives as ragstore's, and the same connection serves the next."""
     with connection.reading() as lent:

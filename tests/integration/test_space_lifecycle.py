@@ -92,6 +92,23 @@ def test_pending_detach_is_finished(
     assert is_gone(connection, used)
 
 
+def test_pending_detach_is_undone(
+    either: Any, used: Space, connection: DatabaseConnection, impatient: None
+) -> None:
+    """A space whose drop was cut short says that it is not ready, and can be had back whole."""
+    with connection.transaction() as reader:
+        reader.execute("LOCK ragstore_embedding IN ACCESS SHARE MODE")
+        with pytest.raises(exceptions.LockTimeout):
+            either.drop_space("old")
+    with pytest.raises(exceptions.SpaceNotReady, match="exists_ok=True"):
+        either.reembed("c", to="old", embed=lambda texts: [[1, 0]] * len(texts))
+
+    assert either.create_space("old", model="m", dimensions=2, exists_ok=True) == used
+
+    assert either.reembed("c", to="old", embed=lambda _: None).switched  # its vector is still there
+    assert len(either.search("c", vector=[1, 0])) == 1
+
+
 def test_reader_that_ends_is_waited_for(
     store: Store, used: Space, connection: DatabaseConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
