@@ -26,7 +26,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 
 from ragstore.types import Vector, hnsw
-from tests.benchmarks.testing.table import (
+from tests.benchmarks.table import (
     NULL,
     Row,
     median_ms,
