@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from ragstore.backfill import BELOW_ALL
 from ragstore.collection import CollectionInfo, find_collection
 from ragstore.content import NewDocument, PreparedDocument, prepare_batch
 from ragstore.exceptions import (
@@ -282,7 +283,7 @@ class Load:
         deleted = 0
         if self._seen is None or not self._is_complete:
             return deleted
-        after = 0
+        after = BELOW_ALL
         while page := (yield from transact(page_of_documents(self.target, after, SYNC_PAGE))):
             after = page[-1][0]
             gone = self._seen.missing(page)

@@ -103,6 +103,7 @@ class Store:
             SpaceNotFound, CollectionNotFound, SpaceNotReady: there is nothing to index.
             InvalidInput: the space was made without index, or an option is out of range.
             PermissionDenied: the role does not own the tables: set DB_MIGRATION_DATABASE_URL.
+            ImproperlyConfigured: the only URL leads through a transaction pooler: set it too.
         """
         options = IndexOptions(m, ef_construction, lists, memory, workers)
         return self._do(indexing.build_index(space, collection, options))
@@ -209,6 +210,7 @@ class Store:
             SpaceNotFound: there is none of that name.
             SpaceInUse: collections are in it, or being moved to it; nothing was changed.
             PermissionDenied: the role does not own the tables: set DB_MIGRATION_DATABASE_URL.
+            ImproperlyConfigured: the only URL leads through a transaction pooler: set it too.
             LockTimeout: other sessions held the tables each time; call it again.
         """
         self._do(space_lifecycle.drop_space(name))

@@ -96,6 +96,8 @@ def test_options_are_those_of_the_index(either: Any, space: Space) -> None:
         ({"m": 40}, "ef_construction is 64: pgvector takes no less than twice m, which is 40"),
         ({"lists": 0}, "lists is 0"),
         ({"workers": True}, "workers is True"),
+        ({"memory": "2 gigabytes"}, "memory is '2 gigabytes': it takes a size"),
+        ({"memory": 2_048}, "memory is 2048"),
     ],
 )
 def test_options_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:
