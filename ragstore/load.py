@@ -271,8 +271,16 @@ class Load:
         if self._build_index == "auto":
             yield from transact(analyze(self.target, written=report.chunks))
             if report.chunks:
-                yield from index_after_load(self.target)
+                yield from self._build()
         return IngestReport(deleted=deleted)
+
+    def _build(self) -> Procedure[None]:
+        """Build the index that is due; if that fails, all is stored, and searches stay exact."""
+        try:
+            yield from index_after_load(self.target)
+        except QueryFailed as exc:
+            extra = {"collection": self.target.name, "sqlstate": exc.sqlstate}
+            logger.warning("The index was not built, run ensure_indexes(): %s", exc, extra=extra)
 
     def _delete_unseen(self) -> Work[int]:
         """Delete the documents that were not in the source, if that was asked for.

@@ -287,8 +287,8 @@ class Store:
 
         After a load that is large for the tables their statistics are gathered, and a collection
         that has grown beyond its space's ``exact_limit`` gets its index, unless the role of
-        ``migration_url`` may not build it: then a warning is logged, and searches stay exact. With
-        ``build_index="never"`` neither is done.
+        ``migration_url`` may not build it, or the server cannot: then a warning is logged, and
+        searches stay exact. With ``build_index="never"`` neither is done.
 
         Raises:
             InvalidInput: a document cannot be stored: nothing of its batch was.

@@ -346,6 +346,22 @@ def test_a_load_builds_the_index(store: Store) -> None:
     assert built.state == "present"
 
 
+def test_a_load_whose_index_fails_is_stored(
+    either: Any, space: Space, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The report comes all the same, a warning says what to run, and searches find everything."""
+    taken = f"{space.partition}_ann_{either.collection('small').id}"
+    with either.connection.transaction() as cursor:
+        cursor.execute(f"CREATE TABLE {taken} ()".encode())
+    chunks = [NewChunk(str(at), [at] * 8) for at in range(1, 31)]
+
+    report = either.ingest("small", [NewDocument("b", chunks)])
+
+    assert report.chunks == 30
+    assert "run ensure_indexes()" in caplog.text
+    assert len(either.search("small", vector=[1] * 8, k=60)) == 50
+
+
 def test_a_load_without_an_index(store: Store) -> None:
     """With build_index="never" the index is left to the caller."""
     store.create_space("small", model="m", dimensions=3, exact_limit=1)
