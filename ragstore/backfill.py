@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from psycopg import sql
 
 from ragstore.collection import CollectionInfo
+from ragstore.copying import copy_vectors, is_secured
 from ragstore.exceptions import CollectionNotFound, SpaceChanged
-from ragstore.execution import Copy, Operation, Query
+from ragstore.execution import Operation, Query
 from ragstore.indexing import has_index
 from ragstore.space import Matrix, Space, pack_vectors
 
@@ -59,10 +60,6 @@ _MADE_ALREADY = sql.SQL("""
 SELECT chunk_id FROM ragstore_embedding
 WHERE collection_id = %(collection)s AND space_id = %(space)s AND chunk_id = ANY (%(ids)s)
 """)
-_COPY = sql.SQL(
-    "COPY ragstore_embedding (collection_id, chunk_id, space_id, vector) FROM STDIN (FORMAT BINARY)"
-)
-_TYPES = ("int8", "int8", "int8", "bytea")
 
 
 def count_lacking(collection_id: int, space: Space) -> Operation[int]:
@@ -123,14 +120,9 @@ def store(
 
 def copy(collection_id: int, space: Space, ids: Sequence[int], vectors: Matrix) -> Operation[None]:
     """Store vectors of chunks that have none; for a transaction that keeps the chunks there."""
-    yield Copy(_COPY, _TYPES, _rows(collection_id, space, ids, vectors))
-
-
-def _rows(
-    collection_id: int, space: Space, ids: Sequence[int], vectors: Matrix
-) -> Iterator[tuple[Any, ...]]:
-    for id_, vector in zip(ids, pack_vectors(vectors), strict=True):
-        yield collection_id, id_, space.id, vector
+    staged = yield from is_secured()
+    packed = zip(ids, pack_vectors(vectors), strict=True)
+    yield from copy_vectors(collection_id, space, packed, staged=staged)
 
 
 def check_exists(collection: CollectionInfo, rows: Sequence[Any]) -> None:

@@ -7,6 +7,7 @@ at a time for each space: two at once on one table would wait for each other's s
 from __future__ import annotations
 
 import logging
+import re
 import time
 import warnings
 from collections.abc import Sequence
@@ -87,6 +88,12 @@ class IndexOptions:
             is_number = isinstance(value, int) and not isinstance(value, bool)
             if value is not None and not (is_number and least <= value <= most):
                 raise InvalidInput(f"{name} is {value!r}: it takes a number, {least} to {most:,}")
+        if self.memory is not None and not (
+            isinstance(self.memory, str) and _MEMORY.fullmatch(self.memory)
+        ):
+            raise InvalidInput(
+                f"memory is {self.memory!r}: it takes a size as Postgres reads it, such as '2GB'"
+            )
         m = self.m or _DEFAULT_M
         if (self.ef_construction or _DEFAULT_EF) < 2 * m:
             raise InvalidInput(
@@ -122,6 +129,7 @@ _RANGES = {
     "lists": (1, 32_768),
     "workers": (0, 1_024),
 }
+_MEMORY = re.compile(r"\d+(\.\d+)? *(B|kB|MB|GB|TB)?")
 _DEFAULT_M, _DEFAULT_EF = 16, 64
 _LISTS_BY_ROOT_BEYOND = 1_000_000
 

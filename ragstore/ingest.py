@@ -9,7 +9,7 @@ says which vectors to make.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -18,9 +18,10 @@ from psycopg import sql
 
 from ragstore.collection import CollectionInfo
 from ragstore.content import PreparedChunk, PreparedDocument
+from ragstore.copying import copy_rows, copy_vectors
 from ragstore.diff import Change, StoredChunk, diff
 from ragstore.exceptions import CollectionNotFound, InvalidVector, SpaceChanged, WriteConflict
-from ragstore.execution import Copy, Operation, Query, prefer_indexes
+from ragstore.execution import Operation, Query, prefer_indexes
 from ragstore.report import IngestReport
 
 
@@ -213,9 +214,6 @@ _CHUNK_COLUMNS = (
     "language", "content_hash",
 )  # fmt: skip
 _CHUNK_TYPES = ("int8", "int8", "int8", "int4", "text", "int4", "bytea", "text", "bytea")
-_EMBEDDING_COLUMNS = ("collection_id", "chunk_id", "space_id", "vector")
-_EMBEDDING_TYPES = ("int8", "int8", "int8", "bytea")
-_EVERYWHERE = sql.SQL("")
 _JSONB_VERSION = b"\x01"  # what binary jsonb starts with
 
 
@@ -245,7 +243,7 @@ def write(
     chunk_ids = [id_ for (id_,) in (yield Query(_CHUNK_IDS, [len(new)]))] if new else []
     if new:
         chunks = _chunk_rows(collection, new, ids, chunk_ids)
-        yield from _copy("ragstore_chunk", _CHUNK_COLUMNS, _CHUNK_TYPES, chunks, staged=staged)
+        yield from copy_rows("ragstore_chunk", _CHUNK_COLUMNS, _CHUNK_TYPES, chunks, staged=staged)
     yield from _write_vectors(collection, batch, changes, chunk_ids, staged=staged)
     return IngestReport(inserted=len(rows) - len(old), updated=len(old), chunks=len(new))
 
@@ -322,47 +320,9 @@ def _write_vectors(
         vectors = [batch.vectors[place] for place in places]
     except KeyError:  # a chunk that was there when vectors were made is gone
         raise _conflict(collection) from None
-    rows = [
-        (collection.id, id_, space.id, vector)
-        for id_, vector in zip(ids, vectors, strict=True)
-        if vector is not None
-    ]
-    if not rows:
-        return
-    where = sql.SQL("WHERE collection_id = {} AND space_id = {}").format(collection.id, space.id)
-    yield from _copy(
-        "ragstore_embedding", _EMBEDDING_COLUMNS, _EMBEDDING_TYPES, rows, where, staged=staged
-    )
-
-
-def _copy(
-    table: str,
-    columns: Sequence[str],
-    types: Sequence[str],
-    rows: Iterable[tuple[Any, ...]],
-    where: sql.Composable = _EVERYWHERE,
-    *,
-    staged: bool,
-) -> Operation[None]:
-    names = {
-        "table": sql.Identifier(table),
-        "stage": sql.Identifier("pg_temp", f"{table}_stage"),
-        "columns": sql.SQL(", ").join(map(sql.Identifier, columns)),
-        "where": where,
-    }
-    copy = "COPY {table} ({columns}) FROM STDIN (FORMAT BINARY)"
-    if not staged:
-        yield Copy(sql.SQL(copy).format(**names), types, rows)
-        return
-    # Dropped at once, not only at the commit: this may be a savepoint of a longer transaction.
-    for statement in (
-        "CREATE TEMP TABLE {stage} ON COMMIT DROP AS SELECT {columns} FROM {table} WITH NO DATA",
-        copy.replace("{table}", "{stage}"),
-        "INSERT INTO {table} ({columns}) SELECT {columns} FROM {stage} {where} ORDER BY 1, 2",
-        "DROP TABLE {stage}",
-    ):
-        composed = sql.SQL(statement).format(**names)
-        yield Copy(composed, types, rows) if statement.startswith("COPY") else Query(composed)
+    made = [(id_, vector) for id_, vector in zip(ids, vectors, strict=True) if vector is not None]
+    if made:
+        yield from copy_vectors(collection.id, space, made, staged=staged)
 
 
 def _document_columns(

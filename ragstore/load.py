@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from ragstore.backfill import BELOW_ALL
 from ragstore.collection import CollectionInfo, find_collection
 from ragstore.content import NewDocument, PreparedDocument, prepare_batch
 from ragstore.exceptions import (
@@ -270,8 +271,16 @@ class Load:
         if self._build_index == "auto":
             yield from transact(analyze(self.target, written=report.chunks))
             if report.chunks:
-                yield from index_after_load(self.target)
+                yield from self._build()
         return IngestReport(deleted=deleted)
+
+    def _build(self) -> Procedure[None]:
+        """Build the index that is due; if that fails, all is stored, and searches stay exact."""
+        try:
+            yield from index_after_load(self.target)
+        except QueryFailed as exc:
+            extra = {"collection": self.target.name, "sqlstate": exc.sqlstate}
+            logger.warning("The index was not built, run ensure_indexes(): %s", exc, extra=extra)
 
     def _delete_unseen(self) -> Work[int]:
         """Delete the documents that were not in the source, if that was asked for.
@@ -282,7 +291,7 @@ class Load:
         deleted = 0
         if self._seen is None or not self._is_complete:
             return deleted
-        after = 0
+        after = BELOW_ALL
         while page := (yield from transact(page_of_documents(self.target, after, SYNC_PAGE))):
             after = page[-1][0]
             gone = self._seen.missing(page)

@@ -15,6 +15,7 @@ from typing import Any
 from psycopg import sql
 from sqlalchemy import Select, select
 
+from ragstore.backfill import BELOW_ALL
 from ragstore.collection import CollectionInfo, find_collection
 from ragstore.content import check_text
 from ragstore.exceptions import CollectionExists, InvalidInput, InvalidName
@@ -131,7 +132,7 @@ def checked_ids(ids: Sequence[int]) -> list[int]:
         InvalidInput: one of them is no id.
     """
     for id_ in ids:
-        if isinstance(id_, bool) or not isinstance(id_, int) or not 0 <= id_ < 2**63:
+        if isinstance(id_, bool) or not isinstance(id_, int) or not BELOW_ALL <= id_ < 2**63:
             raise InvalidInput(f"{id_!r:.40} is no id of a chunk: they are whole numbers")
     return sorted(set(ids))
 
@@ -214,9 +215,11 @@ def collection_deleted(name: str) -> Work[int]:
         CollectionNotFound: there is no such collection.
     """
     collection = yield from transact(find_collection(name))
-    deleted = 0
-    while page := (yield from transact(page_of_documents(collection, 0, PAGE))):
+    deleted, after = 0, BELOW_ALL
+    # Onwards, as a policy may let a role see a document that it may not delete.
+    while page := (yield from transact(page_of_documents(collection, after, PAGE))):
         ids = [id_ for id_, _ in page]
+        after = ids[-1]
         deleted += yield from transact(delete_documents(collection, ids))
     yield from transact(drop_collection(collection))
     _log("collection deleted", collection, documents=deleted)
@@ -236,7 +239,7 @@ def tables_analyzed(name: str) -> Work[tuple[str, ...]]:
 def _delete_matching(
     collection: CollectionInfo, where: Where, find: Find, delete: Delete
 ) -> Work[int]:
-    deleted = after = 0
+    deleted, after = 0, BELOW_ALL
     while ids := (yield from transact(find(collection, where, after))):
         after = ids[-1]
         deleted += yield from transact(delete(collection, ids))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -19,8 +19,8 @@ from psycopg import sql
 from ragstore import backfill
 from ragstore.backfill import BELOW_ALL, Chunk, check_exists, check_on_the_way
 from ragstore.collection import CollectionInfo, find_collection
+from ragstore.embedding import checked
 from ragstore.exceptions import (
-    EmbeddingFailed,
     InvalidInput,
     ReembedUnderWay,
     ReembedUnfinished,
@@ -169,7 +169,7 @@ class Move:
         """Make vectors; as a step of a procedure, and of an operation too."""
         texts = [chunk.text for chunk in page]
         made = yield Call(self.embed, [texts])
-        return check_vectors(target, _one_for_each(texts, made))
+        return check_vectors(target, checked(texts, made))
 
     def _switch(
         self, source: CollectionInfo, target: Space, report: ReembedReport
@@ -283,17 +283,3 @@ def _begin(collection_name: str, space_name: str) -> Operation[tuple[CollectionI
         collection=collection.name,
         space=rows[0][1],
     )
-
-
-def _one_for_each(texts: Sequence[str], made: Any) -> Sequence[Any]:
-    try:
-        count = -1 if isinstance(made, str | bytes | Mapping) else len(made)
-    except TypeError:
-        count = -1
-    if count != len(texts):
-        got = type(made).__name__ if count < 0 else f"{count} vectors"
-        raise EmbeddingFailed(
-            f"embed() returned {got} for {len(texts)} texts: it must return a vector for each"
-        )
-    vectors: Sequence[Any] = made
-    return vectors

@@ -34,7 +34,10 @@ class SeenKeys:
         if self._sorted is None:
             self._sorted = np.unique(np.frombuffer(bytes(self._hashes), dtype=np.uint64))
         hashes = np.frombuffer(self._digests(key for _, key in documents), dtype=np.uint64)
-        seen = np.isin(hashes, self._sorted, assume_unique=False)
+        # Looked up: np.isin would sort all of them anew for each page.
+        first = np.searchsorted(self._sorted, hashes)
+        behind = np.searchsorted(self._sorted, hashes, side="right")
+        seen = first < behind
         return [id_ for (id_, _), is_seen in zip(documents, seen, strict=True) if not is_seen]
 
     def _digests(self, keys: Iterable[str]) -> bytes:

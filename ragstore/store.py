@@ -103,6 +103,7 @@ class Store:
             SpaceNotFound, CollectionNotFound, SpaceNotReady: there is nothing to index.
             InvalidInput: the space was made without index, or an option is out of range.
             PermissionDenied: the role does not own the tables: set DB_MIGRATION_DATABASE_URL.
+            ImproperlyConfigured: the only URL leads through a transaction pooler: set it too.
         """
         options = IndexOptions(m, ef_construction, lists, memory, workers)
         return self._do(indexing.build_index(space, collection, options))
@@ -209,6 +210,7 @@ class Store:
             SpaceNotFound: there is none of that name.
             SpaceInUse: collections are in it, or being moved to it; nothing was changed.
             PermissionDenied: the role does not own the tables: set DB_MIGRATION_DATABASE_URL.
+            ImproperlyConfigured: the only URL leads through a transaction pooler: set it too.
             LockTimeout: other sessions held the tables each time; call it again.
         """
         self._do(space_lifecycle.drop_space(name))
@@ -285,8 +287,8 @@ class Store:
 
         After a load that is large for the tables their statistics are gathered, and a collection
         that has grown beyond its space's ``exact_limit`` gets its index, unless the role of
-        ``migration_url`` may not build it: then a warning is logged, and searches stay exact. With
-        ``build_index="never"`` neither is done.
+        ``migration_url`` may not build it, or the server cannot: then a warning is logged, and
+        searches stay exact. With ``build_index="never"`` neither is done.
 
         Raises:
             InvalidInput: a document cannot be stored: nothing of its batch was.

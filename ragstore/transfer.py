@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from psycopg import sql
 
+from ragstore.backfill import BELOW_ALL
 from ragstore.collection import CollectionInfo, find_collection, insert_collection
 from ragstore.content import (
     NewChunk,
@@ -43,6 +44,8 @@ FORMAT = 1
 
 PAGE = 200
 """How many documents are read at a time, and written in one transaction."""
+
+_DEFINITION = {"name", "model", "dimensions", "metric", "index", "exact_limit"}
 
 _META = sql.SQL("SELECT metadata::text FROM ragstore_collection WHERE id = %s")
 # The vectors in binary: pgvector's text has digits enough, but takes six times as long.
@@ -68,7 +71,7 @@ class Export:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._after = 0
+        self._after = BELOW_ALL
         self._collection: CollectionInfo
 
     def start(self) -> Work[str]:
@@ -158,6 +161,8 @@ class Import:
             raise InvalidInput(f"line 1 is not that of an export of format {FORMAT}")
         self._name = name or self._head.get("collection", "")
         self.space: dict[str, Any] | None = self._head.get("space")
+        if self.space is not None and not _is_definition(self.space):
+            raise InvalidInput("line 1 has no definition of a space: is it a whole export?")
 
     def work(self) -> Work[IngestReport]:
         """Make the collection, and write its documents.
@@ -194,6 +199,11 @@ class Import:
                 documents = {}
         if documents:
             yield _batch(target, documents)
+
+
+def _is_definition(space: Any) -> bool:
+    """Tell whether it has the names that ``create_space`` takes, and no other."""
+    return isinstance(space, dict) and space.keys() == _DEFINITION
 
 
 def _batch(target: CollectionInfo, documents: Mapping[str, PreparedDocument]) -> Batch:

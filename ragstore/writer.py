@@ -164,6 +164,11 @@ class AsyncWriter:
                     yield former
             if behind is not None:
                 yield await behind
+        except Exception:
+            if behind is not None:  # the source has failed: what is on its way is stored first
+                with suppress(Exception):
+                    await behind
+            raise
         finally:
             if behind is not None and not behind.done():
                 behind.cancel()

@@ -96,6 +96,8 @@ def test_options_are_those_of_the_index(either: Any, space: Space) -> None:
         ({"m": 40}, "ef_construction is 64: pgvector takes no less than twice m, which is 40"),
         ({"lists": 0}, "lists is 0"),
         ({"workers": True}, "workers is True"),
+        ({"memory": "2 gigabytes"}, "memory is '2 gigabytes': it takes a size"),
+        ({"memory": 2_048}, "memory is 2048"),
     ],
 )
 def test_options_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:
@@ -342,6 +344,22 @@ def test_a_load_builds_the_index(store: Store) -> None:
 
     assert before == ()
     assert built.state == "present"
+
+
+def test_a_load_whose_index_fails_is_stored(
+    either: Any, space: Space, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The report comes all the same, a warning says what to run, and searches find everything."""
+    taken = f"{space.partition}_ann_{either.collection('small').id}"
+    with either.connection.transaction() as cursor:
+        cursor.execute(f"CREATE TABLE {taken} ()".encode())
+    chunks = [NewChunk(str(at), [at] * 8) for at in range(1, 31)]
+
+    report = either.ingest("small", [NewDocument("b", chunks)])
+
+    assert report.chunks == 30
+    assert "run ensure_indexes()" in caplog.text
+    assert len(either.search("small", vector=[1] * 8, k=60)) == 50
 
 
 def test_a_load_without_an_index(store: Store) -> None:

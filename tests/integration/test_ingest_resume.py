@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -81,3 +82,17 @@ def stored(connection: DatabaseConnection, name: str) -> list[tuple[Any, ...]]:
     """Return all that a collection holds."""
     with connection.transaction() as driver:
         return driver.execute(STORED, [name]).fetchall()
+
+
+def test_batch_before_an_error_of_the_source_is_stored(either: Any) -> None:
+    """What the source raises ends the run, and the batch that was on its way then is stored."""
+    either.create_collection("c")
+
+    def source() -> Iterator[NewDocument]:
+        yield from (NewDocument(f"k{at}", ["x"]) for at in range(20))
+        raise OSError("no more")
+
+    with pytest.raises(OSError, match="no more"):
+        either.ingest("c", source(), batch_size=10)
+
+    assert either.delete_collection("c") == 20

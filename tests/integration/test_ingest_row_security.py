@@ -73,6 +73,27 @@ async def test_documents_are_written_as_without(tenant: URL, store: Store) -> No
     assert texts(store, "theirs") == ["theirs"]
 
 
+async def test_collection_is_moved_as_without(tenant: URL, store: Store) -> None:
+    """A role that may also set the two spaces of a collection can move its own, sync and async."""
+    store.create_space("new", model="n", dimensions=2)
+    grant = "GRANT UPDATE (space_id, next_space_id) ON ragstore_collection TO"
+    with store.connection.transaction() as driver:
+        driver.execute(f"{grant} {tenant.username}".encode())
+    async with DatabaseConnection(tenant) as connection:
+        chunks = [NewChunk(f"t{at}", [1, at]) for at in range(20)]
+        Store(connection).ingest("mine", [NewDocument("a", chunks)])
+        there = Store(connection).reembed(
+            "mine", to="new", embed=lambda texts: [[1, 1]] * len(texts), batch_size=7, last=0
+        )
+        store.delete_documents("mine", ["a"])
+        Store(connection).ingest("mine", [NewDocument("a", chunks)])
+        back = await AsyncStore(connection).reembed(
+            "mine", to="s", embed=lambda texts: [[1, 1]] * len(texts), last=20
+        )
+    assert (there.embedded, there.last, back.embedded, back.last) == (20, 0, 20, 20)
+    assert len(texts(store, "mine")) == 20
+
+
 def test_no_temporary_table_is_left(tenant: URL) -> None:
     """What a batch goes through is gone with it: behind a pooler the session is somebody else's."""
     with DatabaseConnection(tenant, pool_size=1, max_overflow=0) as connection:

@@ -116,6 +116,30 @@ def test_collection_is_deleted_with_all_it_has(
     assert filled.create_collection("c", space="s").name == "c"
 
 
+def test_rows_with_ids_below_one_are_rows(filled: Any, connection: DatabaseConnection) -> None:
+    """What a session stored under 0 or less is found by every page, and deleted like the rest."""
+    collection = filled.collection("c").id
+    with connection.session() as session, session.begin():
+        for number in (-3, -2, -1, 0):
+            session.add(Document(collection_id=collection, id=number, key=f"low {number}"))
+            session.flush()
+            session.add(
+                Chunk(
+                    collection_id=collection, id=number, document_id=number, ordinal=0, text="low"
+                )
+            )
+
+    assert filled.delete_chunks("c", [-3]) == 1
+    assert filled.delete_chunks("c", where=Chunk.id == -2) == 1
+    assert filled.delete_documents("c", where=Document.key == "low -1") == 1
+    assert filled.ingest("c", [NewDocument("new", ["x"])], embed=_ones, sync=True).deleted == 13
+    assert filled.delete_collection("c") == 1
+
+
+def _ones(texts: list[str]) -> list[list[int]]:
+    return [[1, 1]] * len(texts)
+
+
 def test_collection_is_renamed(filled: Any) -> None:
     """Its id and content stay; its own name is one it may have."""
     before = filled.collection("c")

@@ -232,7 +232,7 @@ def test_move_elsewhere_is_refused_until_it_is_cancelled(moving: Any) -> None:
         ({"collection": "d"}, exceptions.CollectionNotFound, "'d'"),
         ({"to": "bare"}, exceptions.SpaceNotReady, "'bare' has no partition"),
         ({"embed": embedder(OLD)}, exceptions.DimensionMismatch, "has 8 dim.*takes 12"),
-        ({"embed": lambda _: 7}, exceptions.EmbeddingFailed, "returned int for 40 texts"),
+        ({"embed": lambda _: 7}, exceptions.EmbeddingFailed, "returned int: it must return"),
         ({"batch_size": 0}, exceptions.InvalidInput, "batch_size is 0"),
         ({"last": -1}, exceptions.InvalidInput, "last is -1"),
         ({"sample": True}, exceptions.InvalidInput, "sample is True"),

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy.engine import URL
 
 from ragstore import DatabaseConnection, NewChunk, NewDocument, Store, exceptions, transfer
-from ragstore.models import Chunk
+from ragstore.models import Chunk, Document
 from ragstore.testing.plugin import NewDatabase
 
 CONTENT = """
@@ -83,6 +83,14 @@ def test_round_trip_is_exact(filled: Any, monkeypatch: Any) -> None:
     assert lines_of(filled, "copy")[1:] == lines[1:]
 
 
+def test_document_with_an_id_below_one_is_exported(either: Any) -> None:
+    """What a session stored under 0 or less comes along."""
+    low = either.create_collection("low").id
+    with either.connection.session() as session, session.begin():
+        session.add_all(Document(collection_id=low, id=at, key=f"k{at}") for at in (-1, 0, 1))
+    assert [json.loads(line)["key"] for line in lines_of(either, "low")[1:]] == ["k-1", "k0", "k1"]
+
+
 def test_copy_is_recognised_by_its_source(filled: Any) -> None:
     """A source that is unchanged is unchanged for the imported collection too."""
     filled.create_collection("plain")
@@ -145,6 +153,8 @@ def body(**changes: Any) -> str:
         (["{"], "line 1 is not a JSON object"),
         (["[]"], "line 1 is not a JSON object"),
         ([head(ragstore=2)], "line 1 is not that of an export of format 1"),
+        ([head(space="s")], "line 1 has no definition of a space"),
+        ([head(space={"name": "s", "owner": "me"})], "line 1 has no definition of a space"),
         ("text", "lines is str"),
         ([head(), "nothing"], "line 2 is not a JSON object"),
         ([head(), body(), "{}"], "line 3 is not a document"),

@@ -45,7 +45,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("diff", "report", "work", "seen"),
     ("procedure",),
     ("space",),
-    ("ann",),
+    ("ann", "copying"),
     ("collection",),
     ("indexing",),
     ("backfill",),
