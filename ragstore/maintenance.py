@@ -21,7 +21,9 @@ from ragstore.content import check_text
 from ragstore.exceptions import CollectionExists, InvalidInput, InvalidName
 from ragstore.execution import Operation, Query, Row, compiled, prefer_indexes
 from ragstore.models import CHUNKS, MAX_KEY_BYTES, MAX_NAME_BYTES
+from ragstore.procedure import Procedure
 from ragstore.search.filter import Where, filtered
+from ragstore.unindexing import own_indexes_dropped
 from ragstore.work import Work, transact
 
 logger = logging.getLogger(__name__)
@@ -208,13 +210,16 @@ def chunks_deleted(name: str, ids: Sequence[int] | None, where: Where | None) ->
     return deleted
 
 
-def collection_deleted(name: str) -> Work[int]:
+def collection_deleted(name: str) -> Procedure[int]:
     """Delete a collection with all that is in it; return the number of its documents.
+
+    Its own indexes go first, as the owner of the tables; where that cannot be, they stay.
 
     Raises:
         CollectionNotFound: there is no such collection.
     """
     collection = yield from transact(find_collection(name))
+    yield from own_indexes_dropped(collection)
     deleted, after = 0, BELOW_ALL
     # Onwards, as a policy may let a role see a document that it may not delete.
     while page := (yield from transact(page_of_documents(collection, after, PAGE))):

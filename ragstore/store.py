@@ -413,7 +413,9 @@ class Store:
         """Delete a collection with all that is in it, and return the number of its documents.
 
         A thousand documents at a time, each a transaction, the collection itself last: after an
-        interruption, call it again. The space and its other collections stay.
+        interruption, call it again. The space and its other collections stay. The collection's own
+        index is dropped first, as the role of ``migration_url``; where that role may not, or a
+        transaction pooler is between, a warning is logged and the index stays.
 
         Raises:
             CollectionNotFound: there is no such collection.
