@@ -391,7 +391,9 @@ class Store:
 
         Raises:
             CollectionNotFound: there is no such collection.
-            InvalidInput, InvalidFilter: not one of the two was given, or it cannot be sent.
+            InvalidInput, InvalidFilter: not one of the two was given, it cannot be sent, or
+                ``where`` is ``{}``: ``delete_collection`` is for all there is.
+            LockTimeout, QueryFailed: other writers were in the way, each of several times.
         """
         return self._do(maintenance.documents_deleted(collection, keys, where))
 
@@ -405,7 +407,9 @@ class Store:
 
         Raises:
             CollectionNotFound: there is no such collection.
-            InvalidInput, InvalidFilter: not one of the two was given, or it cannot be sent.
+            InvalidInput, InvalidFilter: not one of the two was given, it cannot be sent, or
+                ``where`` is ``{}``: ``delete_collection`` is for all there is.
+            LockTimeout, QueryFailed: other writers were in the way, each of several times.
         """
         return self._do(maintenance.chunks_deleted(collection, ids, where))
 

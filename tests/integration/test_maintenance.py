@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import threading
+import time
+from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
 
@@ -83,6 +87,8 @@ def test_chunks_are_deleted_and_come_back(filled: Any, connection: DatabaseConne
         (lambda s: s.delete_documents("c", "k1"), exceptions.InvalidInput, r"pass \[key\]"),
         (lambda s: s.delete_documents("c", ["a\0"]), exceptions.NulByte, "a key"),
         (lambda s: s.delete_documents("c", where=5), exceptions.InvalidFilter, "where="),
+        (lambda s: s.delete_documents("c", where={}), exceptions.InvalidInput, "delete_collection"),
+        (lambda s: s.delete_chunks("c", where={}), exceptions.InvalidInput, "delete_collection"),
         (lambda s: s.delete_documents("x", ["a"]), exceptions.CollectionNotFound, "'x'"),
         (lambda s: s.delete_chunks("c"), exceptions.InvalidInput, "give ids= or where="),
         (lambda s: s.delete_chunks("c", ["1"]), exceptions.InvalidInput, "'1' is no id"),
@@ -114,6 +120,40 @@ def test_collection_is_deleted_with_all_it_has(
     with pytest.raises(exceptions.CollectionNotFound):
         filled.collection("c")
     assert filled.create_collection("c", space="s").name == "c"
+
+
+@pytest.mark.parametrize(
+    ("delete", "number"),
+    [
+        (lambda s: s.delete_documents("c", ["k3", "k1"]), 2),
+        (lambda s: s.delete_documents("c", where={"n": 1}), 5),
+        (lambda s: s.delete_chunks("c", range(1, 3)), 2),
+        (lambda s: s.delete_chunks("c", where={"n": 1}), 5),
+        (lambda s: s.delete_collection("c"), 10),
+    ],
+    ids=["documents", "documents by filter", "chunks", "chunks by filter", "collection"],
+)
+def test_deletes_let_a_writer_by_and_try_again(
+    filled: Any, caplog: pytest.LogCaptureFixture, delete: Callable[[Any], int], number: int
+) -> None:
+    """A document that another session keeps locked, as ingest does, is waited for by new tries."""
+    caplog.set_level(logging.INFO, "ragstore")
+    is_locked = threading.Event()
+
+    def hold() -> None:
+        with DatabaseConnection(filled.connection.url) as other, other.transaction() as driver:
+            driver.execute("UPDATE ragstore_document SET title = 'theirs'")
+            is_locked.set()
+            time.sleep(0.4)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert is_locked.wait(30)
+    impatient = filled.connection.url.update_query_dict({"options": "-c lock_timeout=50ms"})
+    with DatabaseConnection(impatient) as connection:
+        assert delete(Store(connection)) == number
+    holder.join()
+    assert "Other sessions are in the way (55P03): trying again" in caplog.text
 
 
 def test_rows_with_ids_below_one_are_rows(filled: Any, connection: DatabaseConnection) -> None:
