@@ -18,7 +18,7 @@ from sqlalchemy import Select, select
 from ragstore.backfill import BELOW_ALL
 from ragstore.collection import CollectionInfo, find_collection
 from ragstore.content import check_text
-from ragstore.exceptions import CollectionExists, InvalidInput, InvalidName
+from ragstore.exceptions import CollectionExists, InvalidInput, InvalidName, QueryFailed
 from ragstore.execution import Operation, Query, Row, compiled, prefer_indexes
 from ragstore.models import CHUNKS, MAX_KEY_BYTES, MAX_NAME_BYTES
 from ragstore.procedure import LOCK_PAUSES, Procedure, patiently
@@ -33,6 +33,7 @@ PAGE = 1_000
 
 # Deadlock, serialization failure, lock timeout: as for a batch of ingest.
 _TRY_AGAIN = frozenset({"40P01", "40001", "55P03"})
+_UNIQUE_VIOLATION = "23505"
 
 _KEYS = sql.SQL("""
 SELECT id, key FROM ragstore_document WHERE collection_id = %s AND id > %s ORDER BY id LIMIT %s
@@ -170,10 +171,14 @@ def rename_collection(name: str, to: str) -> Operation[CollectionInfo]:
         raise InvalidName("a collection needs a name")
     collection = yield from find_collection(name)
     if not (yield from _count(_RENAME, {"id": collection.id, "to": to})):
-        raise CollectionExists(
-            f"There is a collection {to!r} already: choose another name", collection=to
-        )
+        raise _taken(to)
     return (yield from find_collection(to))
+
+
+def _taken(name: str) -> CollectionExists:
+    return CollectionExists(
+        f"There is a collection {name!r} already: choose another name", collection=name
+    )
 
 
 # --- whole calls -------------------------------------------------------------------------------
@@ -240,6 +245,16 @@ def collection_deleted(name: str) -> Procedure[int]:
     yield from _patiently(drop_collection, collection)
     _log("collection deleted", collection, documents=deleted)
     return deleted
+
+
+def collection_renamed(name: str, to: str) -> Work[CollectionInfo]:
+    """Give a collection another name; see ``rename_collection``."""
+    try:
+        return (yield from transact(rename_collection(name, to)))
+    except QueryFailed as exc:
+        if exc.sqlstate != _UNIQUE_VIOLATION:
+            raise
+        raise _taken(to) from None  # by another session, after it was looked for
 
 
 def tables_analyzed(name: str) -> Work[tuple[str, ...]]:

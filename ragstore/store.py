@@ -434,7 +434,7 @@ class Store:
             CollectionExists: the new name is taken.
             InvalidName, InvalidText: the new name cannot be one.
         """
-        return self._run(maintenance.rename_collection(name, to))
+        return self._do(maintenance.collection_renamed(name, to))
 
     def analyze(self, collection: str) -> tuple[str, ...]:
         """Gather the planner's statistics of the collection's tables; return their names.

@@ -12,6 +12,7 @@ from uuid import uuid4
 import pytest
 
 from ragstore import DatabaseConnection, NewChunk, NewDocument, Store, exceptions, maintenance
+from ragstore.execution import run
 from ragstore.models import Chunk, Document
 
 
@@ -245,3 +246,28 @@ def test_role_without_the_right_analyses_nothing(
     with connection.transaction() as driver:
         driver.execute(f"DROP OWNED BY {role}".encode())
         driver.execute(f"DROP ROLE {role}".encode())
+
+
+def test_two_renames_to_one_name(filled: Any, connection: DatabaseConnection) -> None:
+    """The second, which found the name free, is told that it is taken."""
+    is_renamed = threading.Event()
+    is_waiting = (
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+
+    def rename() -> None:
+        with DatabaseConnection(connection.url) as other, other.transaction() as driver:
+            run(driver, maintenance.rename_collection("other", "new"))
+            is_renamed.set()
+            give_up = time.monotonic() + 30
+            while rows(other, is_waiting) == [(0,)] and time.monotonic() < give_up:
+                time.sleep(0.01)
+
+    first = threading.Thread(target=rename)
+    first.start()
+    assert is_renamed.wait(30)
+    with pytest.raises(exceptions.CollectionExists, match="'new' already"):
+        filled.rename_collection("c", "new")
+    first.join()
+    assert filled.collection("c").name == "c"
