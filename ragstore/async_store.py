@@ -245,7 +245,7 @@ class AsyncStore:
 
     async def rename_collection(self, name: str, to: str) -> CollectionInfo:
         """Give a collection another name; see ``Store.rename_collection``."""
-        return await self._run(maintenance.rename_collection(name, to))
+        return await self._do(maintenance.collection_renamed(name, to))
 
     async def analyze(self, collection: str) -> tuple[str, ...]:
         """Gather statistics; see ``Store.analyze``."""

@@ -50,7 +50,8 @@ __all__ = [
     "translate_errors",
 ]
 
-_SET_TIMEOUT = "SELECT set_config('statement_timeout', %s, true)"
+# No query: before one, whoever begins the transaction may still choose its isolation level.
+_SET_TIMEOUT = "SET LOCAL statement_timeout = {}"
 
 # True while a connection is taken from the pool without asking it for a sign of life.
 _unasked: ContextVar[bool] = ContextVar("unasked", default=False)
@@ -102,7 +103,7 @@ class DatabaseConnection:
         self._migration_url: URL | None = None
         self._engine: Engine | None = None
         self._async_engine: AsyncEngine | None = None
-        self._local_timeout = ""
+        self._set_timeout = ""
 
     def __repr__(self) -> str:
         url = self._url or self._given
@@ -180,10 +181,10 @@ class DatabaseConnection:
 
         options = session_options(self.url)
         milliseconds = math.ceil(settings.STATEMENT_TIMEOUT * 1000)
-        self._local_timeout = ""
+        self._set_timeout = ""
         if settings.POOLER == "transaction":
             options["prepare_threshold"] = None
-            self._local_timeout = f"{milliseconds}ms" if milliseconds else ""
+            self._set_timeout = _SET_TIMEOUT.format(milliseconds) if milliseconds else ""
         elif milliseconds:
             # The URL's own options come last, and the last one wins.
             given = self.url.normalized_query.get("options", ())
@@ -196,12 +197,12 @@ class DatabaseConnection:
         engine.dialect.do_ping = (  # type: ignore[method-assign]  # the pool's only way to ask
             lambda dbapi_connection: _unasked.get() or ask(dbapi_connection)
         )
-        timeout = self._local_timeout
-        if timeout:
+        set_timeout = self._set_timeout
+        if set_timeout:
 
             @event.listens_for(engine, "begin")
             def limit(connection: Connection) -> None:
-                connection.exec_driver_sql(_SET_TIMEOUT, (timeout,))
+                connection.exec_driver_sql(set_timeout)
 
     def session(self, **options: Any) -> Session:
         """Return a SQLModel session on the sync engine; ``options`` are the session's."""
@@ -233,8 +234,8 @@ class DatabaseConnection:
             connection: Any = pooled.connection.driver_connection
             try:
                 with connection.transaction():
-                    if self._local_timeout:
-                        connection.execute(_SET_TIMEOUT, (self._local_timeout,))
+                    if self._set_timeout:
+                        connection.execute(self._set_timeout)
                     yield connection
             finally:
                 if connection.closed:
@@ -248,8 +249,8 @@ class DatabaseConnection:
                 connection: Any = (await pooled.get_raw_connection()).driver_connection
                 try:
                     async with connection.transaction():
-                        if self._local_timeout:
-                            await connection.execute(_SET_TIMEOUT, (self._local_timeout,))
+                        if self._set_timeout:
+                            await connection.execute(self._set_timeout)
                         yield connection
                 finally:
                     if connection.closed:
@@ -268,7 +269,7 @@ class DatabaseConnection:
         """
         with translate_errors(self.url):
             engine = self.engine
-            if self._local_timeout:  # set behind BEGIN, where a session has no settings
+            if self._set_timeout:  # set behind BEGIN, where a session has no settings
                 with self.transaction() as connection:
                     yield connection
                 return
@@ -300,7 +301,7 @@ class DatabaseConnection:
             from sqlalchemy.util import greenlet_spawn
 
             engine = self.async_engine
-            if self._local_timeout:
+            if self._set_timeout:
                 async with self.async_transaction() as connection:
                     yield connection
                 return

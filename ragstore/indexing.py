@@ -355,7 +355,7 @@ def _check_owner(space: Space) -> Operation[None]:
 
 
 # The session holds it until it ends, so also one whose client is gone is waited for.
-_TRY_LOCK = sql.SQL("SELECT pg_try_advisory_lock(hashtext('ragstore.ann'), %s::int)")
+TRY_TURN = sql.SQL("SELECT pg_try_advisory_lock(hashtext('ragstore.ann'), %s::int)")
 
 
 def _wait_for_turn(space: Space) -> Operation[None]:
@@ -364,7 +364,7 @@ def _wait_for_turn(space: Space) -> Operation[None]:
     A session that waited inside a statement would hold a snapshot, which the other waits for.
     """
     is_waiting = False
-    while not (yield Query(_TRY_LOCK, [space.id % 2**31]))[0][0]:
+    while not (yield Query(TRY_TURN, [space.id % 2**31]))[0][0]:
         if not is_waiting:
             logger.info("Waiting for another session to build in the space %r", space.name)
             is_waiting = True

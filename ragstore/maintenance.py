@@ -8,7 +8,7 @@ what an interrupted call has deleted stays deleted. The chunks and vectors of a 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -18,16 +18,22 @@ from sqlalchemy import Select, select
 from ragstore.backfill import BELOW_ALL
 from ragstore.collection import CollectionInfo, find_collection
 from ragstore.content import check_text
-from ragstore.exceptions import CollectionExists, InvalidInput, InvalidName
+from ragstore.exceptions import CollectionExists, InvalidInput, InvalidName, QueryFailed
 from ragstore.execution import Operation, Query, Row, compiled, prefer_indexes
 from ragstore.models import CHUNKS, MAX_KEY_BYTES, MAX_NAME_BYTES
+from ragstore.procedure import LOCK_PAUSES, Procedure, patiently
 from ragstore.search.filter import Where, filtered
-from ragstore.work import Work, transact
+from ragstore.unindexing import own_indexes_dropped
+from ragstore.work import Transact, Work, transact
 
 logger = logging.getLogger(__name__)
 
 PAGE = 1_000
 """How many documents or chunks one statement deletes."""
+
+# Deadlock, serialization failure, lock timeout: as for a batch of ingest.
+_TRY_AGAIN = frozenset({"40P01", "40001", "55P03"})
+_UNIQUE_VIOLATION = "23505"
 
 _KEYS = sql.SQL("""
 SELECT id, key FROM ragstore_document WHERE collection_id = %s AND id > %s ORDER BY id LIMIT %s
@@ -42,6 +48,12 @@ DELETE FROM ragstore_document WHERE collection_id = %s AND id IN (
   SELECT id FROM ragstore_document WHERE collection_id = %s AND id = ANY (%s)
     AND (updated_at <= %s OR %s::timestamptz IS NULL)
   ORDER BY key FOR UPDATE)
+""")
+# As ingest locks them: whoever takes chunks first and documents then waits for it in a circle.
+_LOCK_DOCUMENTS = sql.SQL("""
+SELECT FROM ragstore_document WHERE collection_id = %s AND id IN (
+  SELECT document_id FROM ragstore_chunk WHERE collection_id = %s AND id = ANY (%s))
+ORDER BY key FOR NO KEY UPDATE
 """)
 _DELETE_CHUNKS = sql.SQL("DELETE FROM ragstore_chunk WHERE collection_id = %s AND id = ANY (%s)")
 _DELETE_COLLECTION = sql.SQL("DELETE FROM ragstore_collection WHERE id = %s")
@@ -88,6 +100,8 @@ def delete_documents(
 
 def delete_chunks(collection: CollectionInfo, ids: Sequence[int]) -> Operation[int]:
     """Delete chunks by their ids, and return how many there were."""
+    yield from prefer_indexes()
+    yield Query(_LOCK_DOCUMENTS, [collection.id, collection.id, list(ids)])
     return (yield from _count(_DELETE_CHUNKS, [collection.id, list(ids)]))
 
 
@@ -157,10 +171,14 @@ def rename_collection(name: str, to: str) -> Operation[CollectionInfo]:
         raise InvalidName("a collection needs a name")
     collection = yield from find_collection(name)
     if not (yield from _count(_RENAME, {"id": collection.id, "to": to})):
-        raise CollectionExists(
-            f"There is a collection {to!r} already: choose another name", collection=to
-        )
+        raise _taken(to)
     return (yield from find_collection(to))
+
+
+def _taken(name: str) -> CollectionExists:
+    return CollectionExists(
+        f"There is a collection {name!r} already: choose another name", collection=name
+    )
 
 
 # --- whole calls -------------------------------------------------------------------------------
@@ -169,7 +187,7 @@ Find = Callable[[CollectionInfo, Where, int], Operation[list[int]]]
 Delete = Callable[[CollectionInfo, Sequence[int]], Operation[int]]
 
 
-def documents_deleted(name: str, keys: Sequence[str] | None, where: Where | None) -> Work[int]:
+def documents_deleted(name: str, keys: Sequence[str] | None, where: Where | None) -> Procedure[int]:
     """Delete the documents of these keys, or those with a chunk that ``where`` matches.
 
     Raises:
@@ -185,12 +203,12 @@ def documents_deleted(name: str, keys: Sequence[str] | None, where: Where | None
     wanted = checked_keys(keys or ())
     deleted = 0
     for some in _pages(sorted(wanted)):
-        deleted += yield from transact(delete_by_key(collection, some))
+        deleted += yield from _patiently(delete_by_key, collection, some)
     _log("documents deleted", collection, documents=deleted)
     return deleted
 
 
-def chunks_deleted(name: str, ids: Sequence[int] | None, where: Where | None) -> Work[int]:
+def chunks_deleted(name: str, ids: Sequence[int] | None, where: Where | None) -> Procedure[int]:
     """Delete the chunks of these ids, or those that ``where`` matches.
 
     Raises:
@@ -203,27 +221,40 @@ def chunks_deleted(name: str, ids: Sequence[int] | None, where: Where | None) ->
         return (yield from _delete_matching(collection, where, matching_chunks, delete_chunks))
     deleted = 0
     for some in _pages(checked_ids(ids or ())):
-        deleted += yield from transact(delete_chunks(collection, some))
+        deleted += yield from _patiently(delete_chunks, collection, some)
     _log("chunks deleted", collection, chunks=deleted)
     return deleted
 
 
-def collection_deleted(name: str) -> Work[int]:
+def collection_deleted(name: str) -> Procedure[int]:
     """Delete a collection with all that is in it; return the number of its documents.
+
+    Its own indexes go first, as the owner of the tables; where that cannot be, they stay.
 
     Raises:
         CollectionNotFound: there is no such collection.
     """
     collection = yield from transact(find_collection(name))
+    yield from own_indexes_dropped(collection)
     deleted, after = 0, BELOW_ALL
     # Onwards, as a policy may let a role see a document that it may not delete.
     while page := (yield from transact(page_of_documents(collection, after, PAGE))):
         ids = [id_ for id_, _ in page]
         after = ids[-1]
-        deleted += yield from transact(delete_documents(collection, ids))
-    yield from transact(drop_collection(collection))
+        deleted += yield from _patiently(delete_documents, collection, ids)
+    yield from _patiently(drop_collection, collection)
     _log("collection deleted", collection, documents=deleted)
     return deleted
+
+
+def collection_renamed(name: str, to: str) -> Work[CollectionInfo]:
+    """Give a collection another name; see ``rename_collection``."""
+    try:
+        return (yield from transact(rename_collection(name, to)))
+    except QueryFailed as exc:
+        if exc.sqlstate != _UNIQUE_VIOLATION:
+            raise
+        raise _taken(to) from None  # by another session, after it was looked for
 
 
 def tables_analyzed(name: str) -> Work[tuple[str, ...]]:
@@ -238,13 +269,21 @@ def tables_analyzed(name: str) -> Work[tuple[str, ...]]:
 
 def _delete_matching(
     collection: CollectionInfo, where: Where, find: Find, delete: Delete
-) -> Work[int]:
+) -> Procedure[int]:
     deleted, after = 0, BELOW_ALL
     while ids := (yield from transact(find(collection, where, after))):
         after = ids[-1]
-        deleted += yield from transact(delete(collection, ids))
+        deleted += yield from _patiently(delete, collection, ids)
     _log("rows deleted by a filter", collection, rows=deleted)
     return deleted
+
+
+def _patiently(delete: Callable[..., Operation[int]], *arguments: Any) -> Procedure[int]:
+    """Delete in a transaction, once more while other writers stand in the way."""
+    number: int = yield from patiently(
+        lambda: Transact(delete(*arguments)), LOCK_PAUSES, _TRY_AGAIN
+    )
+    return number
 
 
 def _pages(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
@@ -254,6 +293,10 @@ def _pages(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
 def _check_one(name: str, given: object, where: object) -> None:
     if (given is None) == (where is None):
         raise InvalidInput(f"give {name}= or where=, and not both: what is to be deleted")
+    if isinstance(where, Mapping) and not where:
+        raise InvalidInput(
+            "where={} is of everything there is: delete_collection() deletes a whole collection"
+        )
 
 
 def _log(message: str, collection: CollectionInfo, **numbers: int) -> None:

@@ -20,7 +20,7 @@ from ragstore.execution import Operation, Query, compiled
 from ragstore.indexing import has_index
 from ragstore.models import CHUNKS, DOCUMENTS, EMBEDDINGS
 from ragstore.search.filter import Where, condition
-from ragstore.space import Space, find_space
+from ragstore.space import Space, check_attached, find_space
 from ragstore.types import DISTANCE_OPERATORS, Vector
 
 EF_SEARCH = (40, 64, 100, 160, 250, 400, 640, 1_000)
@@ -98,6 +98,7 @@ def measure_recall(
         space = collection.require_space()
     else:
         space = yield from find_space(space_name)
+        yield from check_attached(space)
     return (yield from _measure(collection, space, k, sample, where, target))
 
 

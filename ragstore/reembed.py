@@ -24,13 +24,12 @@ from ragstore.exceptions import (
     InvalidInput,
     ReembedUnderWay,
     ReembedUnfinished,
-    SpaceNotReady,
 )
 from ragstore.execution import Call, Operation, Query
 from ragstore.indexing import IndexOptions, IndexReport, index_after_load
 from ragstore.procedure import LOCK_PAUSES, Procedure, patiently
 from ragstore.recall import Comparison, compare_spaces
-from ragstore.space import Matrix, Space, check_vectors, find_space, is_attached
+from ragstore.space import Matrix, Space, check_attached, check_vectors, find_space
 from ragstore.work import Transact, transact
 
 logger = logging.getLogger(__name__)
@@ -262,14 +261,7 @@ def _begin(collection_name: str, space_name: str) -> Operation[tuple[CollectionI
     """Set where the collection goes, unless it is there or on its way elsewhere."""
     collection = yield from find_collection(collection_name)
     target = yield from find_space(space_name)
-    partition = sql.Literal(target.partition)
-    ready = yield Query(sql.SQL("SELECT {}").format(is_attached(partition)))
-    if not ready[0][0]:
-        raise SpaceNotReady(
-            f"The space {target.name!r} has no partition, so it holds no vectors:"
-            f" run store.create_space({target.name!r}, …, exists_ok=True) as the owner of the"
-            " tables"
-        )
+    yield from check_attached(target)
     values = {"space": target.id, "collection": collection.id}
     if (yield Query(_BEGIN, values)):
         return collection, target

@@ -23,6 +23,7 @@ from ragstore.exceptions import (
     PermissionDenied,
     SpaceExists,
     SpaceNotFound,
+    SpaceNotReady,
     ZeroVector,
 )
 from ragstore.execution import Operation, Query
@@ -267,6 +268,21 @@ def is_attached(partition: sql.Composable) -> sql.Composed:
         "EXISTS (SELECT FROM pg_inherits WHERE inhrelid = to_regclass({})"
         " AND inhparent = 'ragstore_embedding'::regclass AND NOT inhdetachpending)"
     ).format(partition)
+
+
+def check_attached(space: Space) -> Operation[None]:
+    """Refuse a space that has no partition.
+
+    Raises:
+        SpaceNotReady: it has none.
+    """
+    ready = yield Query(sql.SQL("SELECT {}").format(is_attached(sql.Literal(space.partition))))
+    if not ready[0][0]:
+        raise SpaceNotReady(
+            f"The space {space.name!r} has no partition, so it holds no vectors:"
+            f" run store.create_space({space.name!r}, …, exists_ok=True) as the owner of the"
+            " tables"
+        )
 
 
 def find_space(name: str) -> Operation[Space]:

@@ -391,7 +391,9 @@ class Store:
 
         Raises:
             CollectionNotFound: there is no such collection.
-            InvalidInput, InvalidFilter: not one of the two was given, or it cannot be sent.
+            InvalidInput, InvalidFilter: not one of the two was given, it cannot be sent, or
+                ``where`` is ``{}``: ``delete_collection`` is for all there is.
+            LockTimeout, QueryFailed: other writers were in the way, each of several times.
         """
         return self._do(maintenance.documents_deleted(collection, keys, where))
 
@@ -405,7 +407,9 @@ class Store:
 
         Raises:
             CollectionNotFound: there is no such collection.
-            InvalidInput, InvalidFilter: not one of the two was given, or it cannot be sent.
+            InvalidInput, InvalidFilter: not one of the two was given, it cannot be sent, or
+                ``where`` is ``{}``: ``delete_collection`` is for all there is.
+            LockTimeout, QueryFailed: other writers were in the way, each of several times.
         """
         return self._do(maintenance.chunks_deleted(collection, ids, where))
 
@@ -413,7 +417,9 @@ class Store:
         """Delete a collection with all that is in it, and return the number of its documents.
 
         A thousand documents at a time, each a transaction, the collection itself last: after an
-        interruption, call it again. The space and its other collections stay.
+        interruption, call it again. The space and its other collections stay. The collection's own
+        index is dropped first, as the role of ``migration_url``; where that role may not, or a
+        transaction pooler is between, a warning is logged and the index stays.
 
         Raises:
             CollectionNotFound: there is no such collection.
@@ -428,7 +434,7 @@ class Store:
             CollectionExists: the new name is taken.
             InvalidName, InvalidText: the new name cannot be one.
         """
-        return self._run(maintenance.rename_collection(name, to))
+        return self._do(maintenance.collection_renamed(name, to))
 
     def analyze(self, collection: str) -> tuple[str, ...]:
         """Gather the planner's statistics of the collection's tables; return their names.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -116,16 +117,16 @@ class Search:
         if given is None:
             return 1.0, 1.0
         if isinstance(given, Mapping):
-            if unknown := set(given) - {"vector", "text"}:
-                raise InvalidQuery(f"weights has {min(unknown)!r}: there are vector and text")
+            for name in given:
+                if name not in ("vector", "text"):
+                    raise InvalidQuery(f"weights has {name!r:.40}: there are vector and text")
             given = (given.get("vector", 1.0), given.get("text", 1.0))
-        pair = tuple(given)
-        numbers = [each for each in pair if isinstance(each, int | float) and 0 <= each < math.inf]
-        if len(pair) != 2 or len(numbers) != 2 or not any(numbers):
+        pair = _numbers_of(given)
+        if len(pair) != 2 or not any(pair) or not all(0 <= each < math.inf for each in pair):
             raise InvalidQuery(
                 "weights takes two numbers from 0 up, of vector and text, not both 0"
             )
-        return float(pair[0]), float(pair[1])
+        return pair[0], pair[1]
 
     @cached_property
     def kind(self) -> Kind:
@@ -416,6 +417,19 @@ def _without_text(hit: Hit) -> Hit:
 
 def _explained(statement: Numbered) -> Numbered:
     return Numbered(b"EXPLAIN (ANALYZE, BUFFERS) " + statement.statement, statement.parameters)
+
+
+def _numbers_of(given: object) -> list[float]:
+    """Return what is given as numbers, or nothing if it holds anything else."""
+    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
+        return []
+    values = list(given)
+    if any(isinstance(each, bool) or not isinstance(each, Real) for each in values):
+        return []
+    try:
+        return [float(each) for each in values]
+    except OverflowError:  # a whole number beyond all floats
+        return []
 
 
 def _check_range(name: str, value: Any, least: int, most: int) -> None:

@@ -12,7 +12,15 @@ import psycopg
 import pytest
 from sqlalchemy.engine import URL
 
-from ragstore import DatabaseConnection, NewChunk, NewDocument, Store, exceptions, indexing
+from ragstore import (
+    DatabaseConnection,
+    NewChunk,
+    NewDocument,
+    Store,
+    exceptions,
+    indexing,
+    unindexing,
+)
 from ragstore.conf import override_settings
 from ragstore.driver import connect
 from ragstore.indexing import IndexOptions, index_after_load
@@ -373,3 +381,61 @@ def test_a_load_without_an_index(store: Store) -> None:
     store.ingest("grown", documents, build_index="never")
 
     assert store.space_stats("small").indexes == ()
+
+
+def test_own_indexes_go_with_their_collection(either: Any, space: Space) -> None:
+    """The index over a collection is dropped in each space, and those of others stay."""
+    connection = either.connection
+    either.create_space("t", model="n", dimensions=4, exact_limit=5)
+    either.create_collection("other", space="s")
+    fill(either, "other", 22)
+    either.ensure_indexes("s", whole=True)
+    other = either.collection("other").id
+    either.reembed("large", to="t", embed=lambda texts: [[1, 2, 3, 4]] * len(texts))
+    assert len(indexes(connection)) == 4
+
+    assert either.delete_collection("large") == 1
+
+    left = [name for name, *_ in indexes(connection)]
+    assert left == [f"{space.partition}_ann", f"{space.partition}_ann_{other}"]
+
+
+def test_collection_is_deleted_by_a_role_that_may_not_drop_its_index(
+    store: Store, space: Space, guest: URL, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The rows go all the same, and a warning names the index that stays."""
+    store.ensure_indexes("s")
+    name = f"{space.partition}_ann_{store.collection('large').id}"
+
+    with DatabaseConnection(guest) as theirs:
+        assert Store(theirs).delete_collection("large") == 1
+
+    with pytest.raises(exceptions.CollectionNotFound):
+        store.collection("large")
+    (record,) = [each for each in caplog.records if each.levelno == logging.WARNING]
+    assert (record.__dict__["index"], record.__dict__["space"]) == (name, "s")
+    assert f"DROP INDEX CONCURRENTLY {name}" in record.getMessage()
+    assert [each[0] for each in indexes(store.connection)] == [name]
+
+
+def test_collection_is_deleted_behind_a_pooler(
+    store: Store, space: Space, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where no session of its own can be had, the index stays, with a warning that says why."""
+    store.ensure_indexes("s")
+    with override_settings(POOLER="transaction"):
+        assert store.delete_collection("large") == 1
+    assert f"{space.partition}_ann_" in caplog.text
+    assert "transaction pooler" in caplog.text
+
+
+def test_collection_is_deleted_while_another_session_builds(
+    store: Store, space: Space, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits for the other's turn to end only for so long, then goes on with a warning."""
+    store.ensure_indexes("s")
+    monkeypatch.setattr(unindexing, "LOCK_PAUSES", (0.01,))
+    with connect(store.connection.migration_url, autocommit=True) as session:
+        session.execute(indexing.TRY_TURN, [space.id])
+        assert store.delete_collection("large") == 1
+    assert "Another session builds an index in the space 's'" in caplog.text

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+import threading
+import time
+from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
 from ragstore import DatabaseConnection, NewChunk, NewDocument, Store, exceptions, maintenance
+from ragstore.execution import run
 from ragstore.models import Chunk, Document
 
 
@@ -83,6 +88,8 @@ def test_chunks_are_deleted_and_come_back(filled: Any, connection: DatabaseConne
         (lambda s: s.delete_documents("c", "k1"), exceptions.InvalidInput, r"pass \[key\]"),
         (lambda s: s.delete_documents("c", ["a\0"]), exceptions.NulByte, "a key"),
         (lambda s: s.delete_documents("c", where=5), exceptions.InvalidFilter, "where="),
+        (lambda s: s.delete_documents("c", where={}), exceptions.InvalidInput, "delete_collection"),
+        (lambda s: s.delete_chunks("c", where={}), exceptions.InvalidInput, "delete_collection"),
         (lambda s: s.delete_documents("x", ["a"]), exceptions.CollectionNotFound, "'x'"),
         (lambda s: s.delete_chunks("c"), exceptions.InvalidInput, "give ids= or where="),
         (lambda s: s.delete_chunks("c", ["1"]), exceptions.InvalidInput, "'1' is no id"),
@@ -114,6 +121,40 @@ def test_collection_is_deleted_with_all_it_has(
     with pytest.raises(exceptions.CollectionNotFound):
         filled.collection("c")
     assert filled.create_collection("c", space="s").name == "c"
+
+
+@pytest.mark.parametrize(
+    ("delete", "number"),
+    [
+        (lambda s: s.delete_documents("c", ["k3", "k1"]), 2),
+        (lambda s: s.delete_documents("c", where={"n": 1}), 5),
+        (lambda s: s.delete_chunks("c", range(1, 3)), 2),
+        (lambda s: s.delete_chunks("c", where={"n": 1}), 5),
+        (lambda s: s.delete_collection("c"), 10),
+    ],
+    ids=["documents", "documents by filter", "chunks", "chunks by filter", "collection"],
+)
+def test_deletes_let_a_writer_by_and_try_again(
+    filled: Any, caplog: pytest.LogCaptureFixture, delete: Callable[[Any], int], number: int
+) -> None:
+    """A document that another session keeps locked, as ingest does, is waited for by new tries."""
+    caplog.set_level(logging.INFO, "ragstore")
+    is_locked = threading.Event()
+
+    def hold() -> None:
+        with DatabaseConnection(filled.connection.url) as other, other.transaction() as driver:
+            driver.execute("UPDATE ragstore_document SET title = 'theirs'")
+            is_locked.set()
+            time.sleep(0.4)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert is_locked.wait(30)
+    impatient = filled.connection.url.update_query_dict({"options": "-c lock_timeout=50ms"})
+    with DatabaseConnection(impatient) as connection:
+        assert delete(Store(connection)) == number
+    holder.join()
+    assert "Other sessions are in the way (55P03): trying again" in caplog.text
 
 
 def test_rows_with_ids_below_one_are_rows(filled: Any, connection: DatabaseConnection) -> None:
@@ -205,3 +246,28 @@ def test_role_without_the_right_analyses_nothing(
     with connection.transaction() as driver:
         driver.execute(f"DROP OWNED BY {role}".encode())
         driver.execute(f"DROP ROLE {role}".encode())
+
+
+def test_two_renames_to_one_name(filled: Any, connection: DatabaseConnection) -> None:
+    """The second, which found the name free, is told that it is taken."""
+    is_renamed = threading.Event()
+    is_waiting = (
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+
+    def rename() -> None:
+        with DatabaseConnection(connection.url) as other, other.transaction() as driver:
+            run(driver, maintenance.rename_collection("other", "new"))
+            is_renamed.set()
+            give_up = time.monotonic() + 30
+            while rows(other, is_waiting) == [(0,)] and time.monotonic() < give_up:
+                time.sleep(0.01)
+
+    first = threading.Thread(target=rename)
+    first.start()
+    assert is_renamed.wait(30)
+    with pytest.raises(exceptions.CollectionExists, match="'new' already"):
+        filled.rename_collection("c", "new")
+    first.join()
+    assert filled.collection("c").name == "c"

@@ -11,7 +11,9 @@ import pytest
 
 from ragstore import DatabaseConnection, NewChunk, NewDocument, Store, exceptions
 from ragstore.driver import connect
+from ragstore.execution import run
 from ragstore.recall import compare_spaces
+from ragstore.space import insert_space
 from ragstore.types import IndexType
 
 DIMENSIONS, COUNT = 32, 3_000
@@ -49,6 +51,16 @@ def test_recall_grows_until_the_target(shared: Store, index: IndexType) -> None:
     assert measured.recall[measured.suggested] >= 0.9
     assert all(recall < 0.9 for recall in list(measured.recall.values())[:-1])
     assert len(measured.recall) > 1
+
+
+def test_recall_in_a_space_without_partition(store: Store, connection: DatabaseConnection) -> None:
+    """A space of which only the row was made is not ready, whether named or the collection's."""
+    with connection.transaction() as driver:
+        run(driver, insert_space("bare", "m", 2, "cosine", "halfvec", 10, exists_ok=False))
+    store.create_collection("c", space="bare")
+    for name in (None, "bare"):
+        with pytest.raises(exceptions.SpaceNotReady, match="'bare' has no partition"):
+            store.measure_recall("c", space=name)
 
 
 def test_recall_of_a_filter_and_of_the_whole_index(either: Any) -> None:

@@ -25,6 +25,7 @@ from ragstore import (
     exceptions,
     reembed,
 )
+from ragstore.conf import override_settings
 from ragstore.reembed import ReembedReport
 
 OLD, NEW = 8, 12
@@ -116,6 +117,23 @@ def test_move_there_and_back(moving: Any) -> None:
     assert (back.embedded, back.last, back.passes, back.switched) == (4, 4, 0, True)
     assert rows(connection, LACKING) == [(0,)]
     assert moving.search("c", vector=embedder(OLD)(["later 0 1"])[0], k=1)[0].text == "later 0 1"
+
+
+def test_move_behind_a_pooler_with_a_timeout(filled: Store) -> None:
+    """The timeout of each transaction leaves it the choice of its isolation level."""
+    connection = filled.connection
+    database = connection.url.database
+    with connection.transaction() as driver:
+        driver.execute(
+            f'ALTER DATABASE "{database}" SET default_transaction_isolation = serializable'.encode()
+        )
+    pooled = override_settings(POOLER="transaction", STATEMENT_TIMEOUT=30.0)
+    with pooled, DatabaseConnection(connection.url) as theirs:
+        shown = rows(theirs, "SHOW transaction_isolation"), rows(theirs, "SHOW statement_timeout")
+        report = Store(theirs).reembed("c", to="new", embed=embedder(NEW), last=7)
+
+    assert shown == ([("serializable",)], [("30s",)])
+    assert (report.embedded, report.switched) == (40, True)
 
 
 def test_move_that_is_done_does_nothing(moving: Any) -> None:

@@ -48,7 +48,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("ann", "copying"),
     ("collection",),
     ("indexing",),
-    ("backfill",),
+    ("backfill", "unindexing"),
     ("ingest",),
     ("search",),
     ("searcher",),

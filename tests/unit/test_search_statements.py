@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -299,3 +300,26 @@ def test_statement_of_a_search_names_what_it_was_built_for() -> None:
     assert {"ZZname", "ZZtext", '{"ZZkey":"ZZvalue"}'} <= {
         each for each in step.parameters if isinstance(each, str)
     }
+
+
+BAD_WEIGHTS: list[Any] = [
+    1.0, True, "11", b"11", object(), [], [1], [1, 1, 1], [1, -1], [0, 0], [1, float("inf")],
+    [1, float("nan")], ["1", 1], [True, 1], [None, 1], [10**400, 1], [[1], 1], {"title": 1},
+    {"title": 1, 2: 1}, {None: 1}, {"vector": "1"}, {"text": True}, {"vector": 0, "text": 0},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("weights", BAD_WEIGHTS, ids=lambda given: f"{given!r:.30}")
+def test_weights_that_are_none_are_refused(weights: Any) -> None:
+    """Whatever is given for them, the error is the one of a wrong search."""
+    with pytest.raises(exceptions.InvalidQuery, match="weights"):
+        Search(text="x", vector=[1, 0], weights=weights)
+
+
+@pytest.mark.parametrize(
+    ("weights", "pair"),
+    [(None, (1, 1)), ((2, 0), (2, 0)), (np.array([1, 2]), (1, 2)), ({"text": 3}, (1, 3))],
+)
+def test_weights_are_two_numbers(weights: Any, pair: tuple[float, float]) -> None:
+    """A mapping, a sequence and an array say the same; what a mapping leaves out is 1."""
+    assert Search(text="x", vector=[1, 0], weights=weights).both_weights == pair
