@@ -300,11 +300,11 @@ def _built(
     found = yield Query(_VALIDITY, [space.partition, name])
     if found and found[0][0]:
         return report
+    if space.index_type == "ivfflat":  # first: where warnings are errors nothing is dropped
+        yield from _warn_of_old_ivfflat()
     if found:
         logger.warning("The index %s is left from a build that failed: it is built again", name)
         yield Query(sql.SQL("DROP INDEX CONCURRENTLY {}").format(sql.Identifier(name)))
-    if space.index_type == "ivfflat":
-        yield from _warn_of_old_ivfflat()
     yield Query(
         sql.SQL("CREATE INDEX CONCURRENTLY {} ON {} {}").format(
             sql.Identifier(name),
