@@ -62,6 +62,11 @@ class IndexReport:
     reason: str = ""
     seconds: float = 0.0
 
+    @property
+    def named(self) -> dict[str, Any]:
+        """Return what it is over, for log records."""
+        return {"collection": self.collection, "space": self.space, "index": self.name}
+
 
 @dataclass(frozen=True)
 class IndexOptions:
@@ -198,7 +203,7 @@ def index_after_load(
         return (yield from _build(space, collection, options or IndexOptions()))
     except (PermissionDenied, ImproperlyConfigured) as exc:
         report = _report("due", space, collection, str(exc))
-        logger.warning("The index %s is due: %s", report.name, exc)
+        logger.warning("The index %s is due: %s", report.name, exc, extra=report.named)
         return report
 
 
@@ -276,11 +281,13 @@ def _build(
     except QueryFailed as exc:
         if exc.sqlstate != _DISK_FULL or options.workers == 0:
             raise
+        due = _report("due", space, collection)
         logger.warning(
             "There is no room to build %s with parallel workers (shared memory or disk); it is"
             " built without: %s",
-            _report("due", space, collection).name,
+            due.name,
             exc,
+            extra=due.named,
         )
         alone = replace(options, workers=0)
         report = yield Outside(_built(space, collection, alone), alone.settings)
@@ -300,11 +307,15 @@ def _built(
     found = yield Query(_VALIDITY, [space.partition, name])
     if found and found[0][0]:
         return report
-    if found:
-        logger.warning("The index %s is left from a build that failed: it is built again", name)
-        yield Query(sql.SQL("DROP INDEX CONCURRENTLY {}").format(sql.Identifier(name)))
-    if space.index_type == "ivfflat":
+    if space.index_type == "ivfflat":  # first: where warnings are errors nothing is dropped
         yield from _warn_of_old_ivfflat()
+    if found:
+        logger.warning(
+            "The index %s is left from a build that failed: it is built again",
+            name,
+            extra=report.named,
+        )
+        yield Query(sql.SQL("DROP INDEX CONCURRENTLY {}").format(sql.Identifier(name)))
     yield Query(
         sql.SQL("CREATE INDEX CONCURRENTLY {} ON {} {}").format(
             sql.Identifier(name),
@@ -316,7 +327,12 @@ def _built(
         raise QueryFailed(f"The index {name} is not valid after it was built: build it again")
     yield Query(sql.SQL("ANALYZE {}").format(sql.Identifier(space.partition)))
     seconds = time.perf_counter() - started
-    logger.info("The index %s was built in %.1f s", name, seconds)
+    logger.info(
+        "The index %s was built in %.1f s",
+        name,
+        seconds,
+        extra={**report.named, "seconds": seconds},
+    )
     return replace(report, state="built", seconds=seconds)
 
 
@@ -366,7 +382,10 @@ def _wait_for_turn(space: Space) -> Operation[None]:
     is_waiting = False
     while not (yield Query(TRY_TURN, [space.id % 2**31]))[0][0]:
         if not is_waiting:
-            logger.info("Waiting for another session to build in the space %r", space.name)
+            extra = {"space": space.name}
+            logger.info(
+                "Waiting for another session to build in the space %r", space.name, extra=extra
+            )
             is_waiting = True
         yield Call(time.sleep, [POLL_INTERVAL])
 

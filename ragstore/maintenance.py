@@ -278,10 +278,15 @@ def _delete_matching(
     return deleted
 
 
-def _patiently(delete: Callable[..., Operation[int]], *arguments: Any) -> Procedure[int]:
+def _patiently(
+    delete: Callable[..., Operation[int]], collection: CollectionInfo, *arguments: Any
+) -> Procedure[int]:
     """Delete in a transaction, once more while other writers stand in the way."""
     number: int = yield from patiently(
-        lambda: Transact(delete(*arguments)), LOCK_PAUSES, _TRY_AGAIN
+        lambda: Transact(delete(collection, *arguments)),
+        LOCK_PAUSES,
+        _TRY_AGAIN,
+        {"collection": collection.name},
     )
     return number
 

@@ -63,12 +63,15 @@ LOCK_PAUSES = (0.1, 0.3, 1.0, 3.0, 10.0)
 
 
 def patiently(
-    step: Callable[[], Any], pauses: Sequence[float], states: AbstractSet[str]
+    step: Callable[[], Any],
+    pauses: Sequence[float],
+    states: AbstractSet[str],
+    told: Mapping[str, Any] | None = None,
 ) -> Procedure[Any]:
     """Do a step again, after a pause, while the server answers it with one of these SQLSTATEs.
 
     For what waits for locks under a timeout: whoever comes after a session that waits for a lock
-    waits behind it, so a long wait is given up, and begun anew.
+    waits behind it, so a long wait is given up, and begun anew. ``told`` goes into the log record.
     """
     left = iter(pauses)
     while True:
@@ -77,7 +80,11 @@ def patiently(
         except QueryFailed as exc:  # noqa: PERF203 - a transaction costs more
             if exc.sqlstate not in states or (pause := next(left, None)) is None:
                 raise
-            logger.info("Other sessions are in the way (%s): trying again", exc.sqlstate)
+            logger.info(
+                "Other sessions are in the way (%s): trying again",
+                exc.sqlstate,
+                extra={**(told or {}), "sqlstate": exc.sqlstate, "pause": pause},
+            )
             yield Pause(pause)
 
 
@@ -165,4 +172,5 @@ def _refuse_pooler(connection: DatabaseConnection) -> None:
 
 
 def _log(diagnosis: psycopg.errors.Diagnostic) -> None:
-    logger.warning("Postgres: %s", diagnosis.message_primary)
+    extra = {"sqlstate": diagnosis.sqlstate}
+    logger.warning("Postgres: %s", diagnosis.message_primary, extra=extra)

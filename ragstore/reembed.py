@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -83,6 +83,12 @@ class ReembedReport:
     comparison: Comparison | None = None
     switched: bool = False
 
+    @property
+    def numbers(self) -> dict[str, float]:
+        """Return what is counted and timed, by name."""
+        names = ("embedded", "last", "passes", "stall", "seconds")
+        return {name: getattr(self, name) for name in names}
+
 
 Progress = Callable[[ReembedReport], object]
 """Called after each batch with the report so far."""
@@ -111,7 +117,7 @@ class Move:
     def run(self) -> Procedure[ReembedReport]:
         """Move the collection; see ``Store.reembed``."""
         started = time.perf_counter()
-        source, target = yield from _patiently(lambda: _begin(self.collection, self.to))
+        source, target = yield from _patiently(lambda: _begin(self.collection, self.to), self._told)
         replaced = source.space.name if source.space else None
         report = ReembedReport(source.name, replaced, target.name)
         if source.space == target:
@@ -125,7 +131,14 @@ class Move:
         report = yield from self._switch(source, target, report)
         if report.last and index is not None and index.state == "not needed":
             index = yield from index_after_load(moved, self.options)  # the last were many
-        return replace(report, index=index, seconds=time.perf_counter() - started)
+        report = replace(report, index=index, seconds=time.perf_counter() - started)
+        logger.info("reembedded", extra={**self._told, **report.numbers})
+        return report
+
+    @property
+    def _told(self) -> dict[str, Any]:
+        """Return what stands in each log record."""
+        return {"collection": self.collection, "space": self.to}
 
     def _fill(
         self, source: CollectionInfo, target: Space, report: ReembedReport
@@ -175,11 +188,16 @@ class Move:
     ) -> Procedure[ReembedReport]:
         """Switch, after filling up again if too much was written meanwhile."""
         while True:
-            done = yield from _patiently(lambda: self._locked(source, target))
+            done = yield from _patiently(lambda: self._locked(source, target), self._told)
             if done is not None:
                 last, stall = done
                 embedded = report.embedded + last
-                logger.info("The collection %r is in space %r now", source.name, target.name)
+                logger.info(
+                    "The collection %r is in space %r now",
+                    source.name,
+                    target.name,
+                    extra={**self._told, "last": last, "stall": stall},
+                )
                 return replace(report, embedded=embedded, last=last, stall=stall, switched=True)
             report = yield from self._fill(source, target, report)
 
@@ -205,14 +223,14 @@ def cancel(collection_name: str) -> Procedure[str | None]:
         CollectionNotFound: there is none of that name.
         LockTimeout: writers held the collection each time.
     """
-    name = yield from _patiently(lambda: _cancel(collection_name))
+    name = yield from _patiently(lambda: _cancel(collection_name), {"collection": collection_name})
     return name
 
 
-def _patiently(operation: Callable[[], Operation[T]]) -> Procedure[T]:
+def _patiently(operation: Callable[[], Operation[T]], told: Mapping[str, Any]) -> Procedure[T]:
     """Do what locks the collection against writers, letting them by if it has to wait for long."""
     result: T = yield from patiently(
-        lambda: Transact(_with_lock_timeout(operation())), LOCK_PAUSES, _TRY_AGAIN
+        lambda: Transact(_with_lock_timeout(operation())), LOCK_PAUSES, _TRY_AGAIN, told
     )
     return result
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
+from typing import Any
 
 from psycopg import sql
 
@@ -35,19 +37,24 @@ def create_space(
     """Make a space and its partition; see ``Store.create_space``."""
     row = insert_space(name, model, dimensions, metric, index, exact_limit, exists_ok=exists_ok)
     made = yield from transact(row)
-    yield from patiently(lambda: AsOwner(create_partition(made)), LOCK_PAUSES, _TRY_AGAIN)
+    yield from patiently(
+        lambda: AsOwner(create_partition(made)), LOCK_PAUSES, _TRY_AGAIN, {"space": name}
+    )
     return made
 
 
 def drop_space(name: str) -> Procedure[None]:
     """Remove a space that no collection is in; see ``Store.drop_space``."""
+    started = time.perf_counter()
+    told: dict[str, Any] = {"space": name}
     space = yield from transact(_unused(name))
     limit = {"lock_timeout": LOCK_TIMEOUT}
-    yield from patiently(lambda: Outside(_detached(space), limit), LOCK_PAUSES, _TRY_AGAIN)
-    users = yield from patiently(lambda: AsOwner(_dropped(space)), LOCK_PAUSES, _TRY_AGAIN)
+    yield from patiently(lambda: Outside(_detached(space), limit), LOCK_PAUSES, _TRY_AGAIN, told)
+    users = yield from patiently(lambda: AsOwner(_dropped(space)), LOCK_PAUSES, _TRY_AGAIN, told)
     if users:
         raise _in_use(space, users)
-    logger.info("The space %r was dropped", space.name)
+    told["seconds"] = time.perf_counter() - started
+    logger.info("The space %r was dropped", space.name, extra=told)
 
 
 # --- operations --------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ collection's rows are gone, and its HNSW graph would be repaired by every vacuum
 from __future__ import annotations
 
 import logging
+import time
 from functools import partial
 
 from psycopg import sql
@@ -46,8 +47,9 @@ def own_indexes_dropped(collection: CollectionInfo) -> Procedure[None]:
     for space in (yield from transact(_indexed(collection))):
         name = ann.index_name(space, collection.id)
         told = {"collection": collection.name, "space": space.name, "index": name}
+        started = time.perf_counter()
         try:
-            yield from patiently(partial(_drop, space, name), LOCK_PAUSES, _TRY_AGAIN)
+            yield from patiently(partial(_drop, space, name), LOCK_PAUSES, _TRY_AGAIN, told)
         except (PermissionDenied, ImproperlyConfigured, QueryFailed) as exc:
             if isinstance(exc, QueryFailed) and exc.sqlstate not in _TRY_AGAIN:
                 raise
@@ -60,7 +62,11 @@ def own_indexes_dropped(collection: CollectionInfo) -> Procedure[None]:
                 extra=told,
             )
         else:
-            logger.info("The index %s was dropped", name, extra=told)
+            logger.info(
+                "The index %s was dropped",
+                name,
+                extra={**told, "seconds": time.perf_counter() - started},
+            )
 
 
 def _indexed(collection: CollectionInfo) -> Operation[list[Space]]:

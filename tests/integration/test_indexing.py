@@ -273,6 +273,25 @@ def test_ivfflat_is_built_with_a_warning(store: Store, connection: DatabaseConne
     assert [row[2].rpartition("lists")[2][:4] for row in indexes(connection)] == ["='2'", "='7'"]
 
 
+@pytest.mark.filterwarnings("error")
+def test_warning_as_an_error_leaves_the_invalid_index(
+    store: Store, connection: DatabaseConnection
+) -> None:
+    """The warning of IVFFlat comes before anything is dropped."""
+    space = store.create_space("i", model="m", dimensions=8, index="ivfflat")
+    name = f"{space.partition}_ann"
+    with connection.transaction() as driver:
+        driver.execute(f"CREATE INDEX {name} ON {space.partition} (chunk_id)".encode())
+        driver.execute(
+            b"UPDATE pg_index SET indisvalid = false WHERE indexrelid = %s::regclass", [name]
+        )
+
+    with pytest.raises(exceptions.OldExtensionWarning):
+        store.build_index("i")
+
+    assert [(row[0], row[1]) for row in indexes(connection)] == [(name, False)]
+
+
 @pytest.mark.parametrize(("rows", "lists"), [(10, 1), (50_000, 50), (4_000_000, 2_000)])
 def test_lists_follow_from_rows(rows: int, lists: int) -> None:
     """A thousandth of the vectors, and the square root beyond a million."""

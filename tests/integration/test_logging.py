@@ -53,6 +53,41 @@ def test_records_have_figures_and_no_content(
     assert {"batch stored", "documents deleted", "collection deleted"} <= set(by_message)
 
 
+def test_records_of_spaces_and_indexes_have_figures(
+    either: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A build, a move and both drops name collection, space, index and seconds, and no content."""
+    caplog.set_level(logging.DEBUG, logger="ragstore")
+    for name in "st":
+        either.create_space(name, model="m", dimensions=2, exact_limit=1)
+    either.create_collection("c", space="s")
+
+    def embed(texts: list[str]) -> Any:
+        return [[NUMBER, 1.0]] * len(texts)
+
+    either.ingest("c", [NewDocument("a", [SECRET, "x"])], embed=embed)
+    either.reembed("c", to="t", embed=embed, last=0)
+    either.delete_collection("c")
+    either.drop_space("s")
+
+    records: list[Any] = [each for each in caplog.records if each.name.startswith("ragstore.")]
+    everything = " ".join(f"{record.getMessage()} {vars(record)}" for record in records)
+    assert SECRET not in everything
+    assert str(NUMBER) not in everything
+    of = {part: [each for each in records if part in each.getMessage()] for part in PARTS}
+    assert [(each.collection, each.space) for each in of["was built"]] == [("c", "s"), ("c", "t")]
+    dropped = of["_ann_"][-2:]
+    assert [each.index for each in dropped] == [each.index for each in of["was built"]]
+    (moved,) = of["reembedded"]
+    assert (moved.collection, moved.space, moved.embedded, moved.last) == ("c", "t", 2, 0)
+    (gone,) = of["The space 's' was dropped"]
+    assert gone.space == "s"
+    assert all(each.seconds > 0 for each in [*of["was built"], *dropped, moved, gone])
+
+
+PARTS = ("was built", "_ann_", "reembedded", "The space 's' was dropped")
+
+
 def test_ordinary_run_is_no_warning(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     """Without anything wrong a run logs at INFO, its batches at DEBUG."""
     caplog.set_level(logging.DEBUG, logger="ragstore")

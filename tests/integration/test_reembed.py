@@ -370,6 +370,9 @@ def test_writers_that_take_long_are_let_by(
 
     assert (report.embedded, report.switched) == (40, True)
     assert "Other sessions are in the way (55P03): trying again" in caplog.text
+    records: list[Any] = [each for each in caplog.records if hasattr(each, "pause")]
+    told = {(each.collection, each.space, each.sqlstate) for each in records}
+    assert told == {("c", "plain", "55P03")}
 
 
 def test_writers_faster_than_embed_are_told_of(
