@@ -26,7 +26,7 @@ from ragstore.exceptions import (
     SchemaBehind,
     UnknownRevision,
 )
-from ragstore.models import TABLES
+from ragstore.models import DEFAULT_EXACT_LIMIT, TABLES
 from ragstore.testing.catalog import read_catalog
 
 HEAD = migrations.history()[0].id
@@ -137,7 +137,7 @@ def test_spaces_beyond_the_index_are_given_none(database: URL) -> None:
 
     assert run(
         database, "SELECT name, index_type, exact_limit FROM ragstore_embedding_space ORDER BY id"
-    ) == [("wide", "none", 10_000), ("usual", "halfvec", 10_000)]
+    ) == [("wide", "none", DEFAULT_EXACT_LIMIT), ("usual", "halfvec", DEFAULT_EXACT_LIMIT)]
 
 
 def test_migrated_is_created(database: URL, empty_database: URL) -> None:
