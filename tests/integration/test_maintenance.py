@@ -248,21 +248,57 @@ def test_role_without_the_right_analyses_nothing(
         driver.execute(f"DROP ROLE {role}".encode())
 
 
+WAITING = (
+    "SELECT count(*) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+)
+
+
+def wait_for_a_waiter(connection: DatabaseConnection) -> None:
+    """Return once a session waits for a lock, or after 30 s."""
+    give_up = time.monotonic() + 30
+    while rows(connection, WAITING) == [(0,)] and time.monotonic() < give_up:
+        time.sleep(0.01)
+
+
+def test_chunks_wait_for_the_writer_of_their_document(
+    filled: Any, connection: DatabaseConnection, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Documents are locked first, as ingest does, so the two never wait in a circle."""
+    caplog.set_level(logging.INFO, "ragstore")
+    delete = b"DELETE FROM ragstore_chunk WHERE id = %s"
+    failures: list[BaseException] = []
+    is_begun = threading.Event()
+
+    def write() -> None:
+        try:
+            with DatabaseConnection(connection.url) as other, other.transaction() as driver:
+                driver.execute("UPDATE ragstore_document SET title = 'mine' WHERE key = 'k0'")
+                driver.execute(delete, [2])
+                is_begun.set()
+                wait_for_a_waiter(other)
+                driver.execute(delete, [1])
+        except exceptions.RagstoreError as exc:
+            failures.append(exc)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    assert is_begun.wait(30)
+    assert filled.delete_chunks("c", [1, 2]) == 0
+    writer.join()
+    assert failures == []
+    assert "in the way" not in caplog.text
+
+
 def test_two_renames_to_one_name(filled: Any, connection: DatabaseConnection) -> None:
     """The second, which found the name free, is told that it is taken."""
     is_renamed = threading.Event()
-    is_waiting = (
-        "SELECT count(*) FROM pg_stat_activity"
-        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    )
 
     def rename() -> None:
         with DatabaseConnection(connection.url) as other, other.transaction() as driver:
             run(driver, maintenance.rename_collection("other", "new"))
             is_renamed.set()
-            give_up = time.monotonic() + 30
-            while rows(other, is_waiting) == [(0,)] and time.monotonic() < give_up:
-                time.sleep(0.01)
+            wait_for_a_waiter(other)
 
     first = threading.Thread(target=rename)
     first.start()
