@@ -303,7 +303,7 @@ def test_statement_of_a_search_names_what_it_was_built_for() -> None:
 
 
 BAD_WEIGHTS: list[Any] = [
-    1.0, True, "11", b"11", object(), [], [1], [1, 1, 1], [1, -1], [0, 0], [1, float("inf")],
+    1.0, True, "11", b"11", ..., [], [1], [1, 1, 1], [1, -1], [0, 0], [1, float("inf")],
     [1, float("nan")], ["1", 1], [True, 1], [None, 1], [10**400, 1], [[1], 1], {"title": 1},
     {"title": 1, 2: 1}, {None: 1}, {"vector": "1"}, {"text": True}, {"vector": 0, "text": 0},
 ]  # fmt: skip
