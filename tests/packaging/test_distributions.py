@@ -95,7 +95,7 @@ def test_every_installation_migrates(
     printed = run(environment, "-c", MIGRATE, f"embedded://{tmp_path}/data", cwd=tmp_path)
 
     assert printed.splitlines()[-2].endswith(location)
-    assert printed.splitlines()[-1].startswith("0001_")
+    assert printed.splitlines()[-1].startswith("0002_")
 
 
 def test_bare_checkout_migrates(checkout: Path, environment: Path, tmp_path: Path) -> None:
