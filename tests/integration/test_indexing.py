@@ -79,7 +79,7 @@ def test_each_large_collection_gets_an_index(
     ]
     (whole, _, whole_definition), (one, _, one_definition) = indexes(connection)
     assert (whole, one) == (f"{space.partition}_ann", name)
-    using = "USING hnsw (((vector)::halfvec(8)) halfvec_cosine_ops)"
+    using = "USING hnsw (((vector)::halfvec(8)) halfvec_cosine_ops) WITH (ef_construction='128')"
     assert whole_definition.endswith(using)
     assert one_definition.endswith(f"{using} WHERE (collection_id = {large.id})")
 
@@ -101,7 +101,10 @@ def test_options_are_those_of_the_index(either: Any, space: Space) -> None:
     [
         ({"m": 1}, "m is 1: it takes a number, 2 to 100"),
         ({"ef_construction": 1_001}, "4 to 1,000"),
-        ({"m": 40}, "ef_construction is 64: pgvector takes no less than twice m, which is 40"),
+        (
+            {"m": 40, "ef_construction": 64},
+            "ef_construction is 64: pgvector takes no less than twice m, which is 40",
+        ),
         ({"lists": 0}, "lists is 0"),
         ({"workers": True}, "workers is True"),
         ({"memory": "2 gigabytes"}, "memory is '2 gigabytes': it takes a size"),
