@@ -21,31 +21,38 @@ BELOW_ALL = -(2**63)
 
 @dataclass(frozen=True)
 class Chunk:
-    """A chunk to embed; ``mark`` tells whether its text is still the same."""
+    """A chunk to embed; ``mark`` tells whether its text is still the same.
+
+    ``key`` is its document's: with ``ordinal`` it names the chunk in an error.
+    """
 
     id: int
     text: str
     mark: int
+    key: str
+    ordinal: int
 
 
 _LOCK_FOR_BATCH = sql.SQL(
     "SELECT space_id, next_space_id FROM ragstore_collection WHERE id = %s FOR SHARE"
 )
-_LACKING = """
+_LACKING = sql.SQL("""
 FROM ragstore_chunk c WHERE c.collection_id = %(collection)s AND c.id > %(after)s
 AND NOT EXISTS (SELECT FROM ragstore_embedding e WHERE e.collection_id = %(collection)s
   AND e.space_id = %(space)s AND e.chunk_id = c.id AND e.chunk_id > %(after)s)
-"""
+""")
 # A page is read in the order of both primary keys, from where the last one ended. A planner that
 # knows the tables badly, as just after a load, would read and sort all that is left for each page.
 _IN_ORDER = sql.SQL(
     "SELECT set_config(name, 'off', true) FROM unnest(ARRAY['enable_seqscan', 'enable_bitmapscan',"
     " 'enable_hashjoin', 'enable_sort']) AS name"
 )
-_LACKING_CHUNKS = sql.SQL(
-    f"SELECT c.id, c.text, hashtextextended(c.text, 0) {_LACKING} ORDER BY c.id LIMIT %(size)s"
-)
-_MEASURE_LACKING = sql.SQL(f"SELECT count(*), coalesce(max(c.id), 0) {_LACKING}")
+_LACKING_CHUNKS = sql.SQL("""
+SELECT c.id, c.text, hashtextextended(c.text, 0), (SELECT key FROM ragstore_document d
+  WHERE d.collection_id = %(collection)s AND d.id = c.document_id), c.ordinal
+{} ORDER BY c.id LIMIT %(size)s
+""").format(_LACKING)
+_MEASURE_LACKING = sql.SQL("SELECT count(*), coalesce(max(c.id), 0) {}").format(_LACKING)
 # One batch at a time of two runs; a batch of ingest does not wait for it.
 _TAKE_TURNS = sql.SQL(
     "SELECT pg_advisory_xact_lock(hashtext('ragstore.reembed'), (%s %% 2147483648)::int)"
