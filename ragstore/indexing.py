@@ -27,7 +27,7 @@ from ragstore.exceptions import (
     SpaceNotReady,
 )
 from ragstore.execution import Call, Operation, Query
-from ragstore.procedure import Outside, Procedure
+from ragstore.procedure import LOCK_PAUSES, Outside, Procedure, patiently
 from ragstore.space import Space, check_index, find_space, is_attached
 from ragstore.work import transact
 
@@ -39,6 +39,7 @@ IVFFLAT_WARNED_BELOW = (0, 8, 7)
 POLL_INTERVAL = 0.2
 """Seconds between two looks at whether another session still builds."""
 
+_TRY_AGAIN = frozenset({"40P01"})  # a deadlock: with a transaction that the build waits for
 _DISK_FULL = "53100"  # also of shared memory, in which parallel workers build
 
 IndexState = Literal["built", "present", "due", "not needed"]
@@ -277,7 +278,7 @@ def _build(
 ) -> Procedure[IndexReport]:
     """Build an index; once more without parallel workers if the server has no room for them."""
     try:
-        report: IndexReport = yield Outside(_built(space, collection, options), options.settings)
+        return (yield from _attempts(space, collection, options))
     except QueryFailed as exc:
         if exc.sqlstate != _DISK_FULL or options.workers == 0:
             raise
@@ -289,8 +290,19 @@ def _build(
             exc,
             extra=due.named,
         )
-        alone = replace(options, workers=0)
-        report = yield Outside(_built(space, collection, alone), alone.settings)
+    return (yield from _attempts(space, collection, replace(options, workers=0)))
+
+
+def _attempts(
+    space: Space, collection: CollectionInfo | None, options: IndexOptions
+) -> Procedure[IndexReport]:
+    """Build an index, anew where the build was the one that ended a deadlock."""
+    report: IndexReport = yield from patiently(
+        lambda: Outside(_built(space, collection, options), options.settings),
+        LOCK_PAUSES,
+        _TRY_AGAIN,
+        _report("due", space, collection).named,
+    )
     return report
 
 
