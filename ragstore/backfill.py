@@ -74,23 +74,11 @@ WHERE collection_id = %(collection)s AND space_id = %(space)s AND chunk_id = ANY
 """)
 
 
-def count_lacking(collection_id: int, space: Space) -> Operation[int]:
-    """Return how many chunks of a collection have no vector in a space."""
-    count, _ = yield from _measure_lacking(collection_id, space)
-    return count
-
-
-def _measure_lacking(collection_id: int, space: Space) -> Operation[tuple[int, int]]:
-    """Return how many chunks have no vector in a space, and the highest id of them."""
+def look(collection_id: int, space: Space) -> Operation[tuple[int, int, bool]]:
+    """Return how many chunks have no vector, the highest id of them, and if there is an index."""
     values = {"collection": collection_id, "space": space.id, "after": BELOW_ALL}
     rows = yield Query(_MEASURE_LACKING, values)
     count, upto = rows[0]
-    return count, upto
-
-
-def look(collection_id: int, space: Space) -> Operation[tuple[int, int, bool]]:
-    """Return how many chunks have no vector, the highest id of them, and if there is an index."""
-    count, upto = yield from _measure_lacking(collection_id, space)
     is_indexed = yield from has_index(space, collection_id)
     return count, upto, is_indexed or (yield from has_index(space))
 
