@@ -19,6 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("url", "models"),
     ("conf",),
     ("cluster",),
+    ("watcher",),
     ("embedded",),
     ("driver",),
     ("connection",),
