@@ -13,7 +13,8 @@ from ragstore.copying import copy_vectors, is_secured
 from ragstore.exceptions import CollectionNotFound, SpaceChanged
 from ragstore.execution import Operation, Query
 from ragstore.indexing import has_index
-from ragstore.space import Matrix, Space, pack_vectors
+from ragstore.packing import Matrix, pack_vectors
+from ragstore.space import Space
 
 BELOW_ALL = -(2**63)
 """What every id is above: one of the user's may be negative."""

@@ -30,9 +30,10 @@ from ragstore.exceptions import (
 )
 from ragstore.execution import Call, Operation, Query
 from ragstore.indexing import IndexOptions, IndexReport, index_after_load
+from ragstore.packing import Matrix, check_vectors
 from ragstore.procedure import LOCK_PAUSES, Procedure, Tell, patiently
 from ragstore.recall import Comparison, compare_spaces
-from ragstore.space import Matrix, Space, check_attached, check_vectors, find_space
+from ragstore.space import Space, check_attached, find_space
 from ragstore.work import Make, Transact, transact
 
 logger = logging.getLogger(__name__)

@@ -45,6 +45,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("execution", "content", "embedding"),
     ("diff", "report", "work", "seen"),
     ("procedure",),
+    ("packing",),
     ("space",),
     ("ann", "copying"),
     ("collection",),
