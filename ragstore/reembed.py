@@ -235,7 +235,7 @@ class Move:
                     extra={**self._told, "last": last, "stall": stall},
                 )
                 return replace(report, embedded=embedded, last=last, stall=stall, switched=True)
-        raise _unfinished(report)
+        raise _unfinished(replace(report, lacking=self.last + 1))  # at least
 
     def _locked(self, source: CollectionInfo, target: Space) -> Operation[tuple[int, float] | None]:
         """Embed the last chunks and switch in one transaction, or return None if they are many."""

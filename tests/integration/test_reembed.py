@@ -588,6 +588,28 @@ def test_writers_faster_than_embed_are_told_of(
     assert filled.reembed("c", to="new", embed=embed, last=0).switched
 
 
+def test_switch_is_not_tried_for_ever(filled: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If each time more came than may be embedded while writers wait, the run says so."""
+    monkeypatch.setattr(reembed, "MAX_PASSES", 3)
+    attempts: list[Any] = []
+
+    locked = reembed.Move._locked
+
+    def after_a_write(move: reembed.Move, *given: Any) -> Any:
+        filled.ingest("c", documents(1, f"time {len(attempts)}"), embed=embedder(OLD))
+        attempts.append(given)
+        return (yield from locked(move, *given))
+
+    monkeypatch.setattr(reembed.Move, "_locked", after_a_write)
+    with pytest.raises(exceptions.ReembedUnfinished, match="4 chunks of 'c'") as unfinished:
+        filled.reembed("c", to="new", embed=embedder(NEW), last=3)
+
+    assert len(attempts) == 3
+    assert unfinished.value.lacking == 4
+    monkeypatch.undo()
+    assert filled.reembed("c", to="new", embed=embedder(NEW), last=3).embedded == 4
+
+
 def test_two_runs_share_the_work(filled: Store) -> None:
     """A second run to the same space makes nothing fail, and every chunk is embedded once."""
     results: list[Any] = []
