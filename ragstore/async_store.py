@@ -12,7 +12,7 @@ from ragstore.connection import DatabaseConnection
 from ragstore.content import NewDocument
 from ragstore.embedding import AsyncEmbedder, Embed, EmbedOptions
 from ragstore.execution import Operation, run_async
-from ragstore.indexing import IndexOptions, IndexReport
+from ragstore.indexing import IndexReport
 from ragstore.load import BuildIndex, Load, OnError
 from ragstore.models import DEFAULT_EXACT_LIMIT
 from ragstore.procedure import Procedure, perform_async
@@ -25,6 +25,7 @@ from ragstore.search.result import SearchResult
 from ragstore.searcher import AsyncSearcher, as_searches
 from ragstore.space import Space
 from ragstore.stats import SpaceStats
+from ragstore.tuning import IndexOptions
 from ragstore.types import IndexType, Metric
 from ragstore.work import do_async
 from ragstore.writer import AsyncWriter

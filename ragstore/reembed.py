@@ -29,11 +29,12 @@ from ragstore.exceptions import (
     SwitchRefused,
 )
 from ragstore.execution import Call, Operation, Query
-from ragstore.indexing import IndexOptions, IndexReport, index_after_load
+from ragstore.indexing import IndexReport, index_after_load
 from ragstore.packing import Matrix, check_vectors
 from ragstore.procedure import LOCK_PAUSES, Procedure, Tell, patiently
 from ragstore.recall import Comparison, compare_spaces
 from ragstore.space import Space, check_attached, find_space
+from ragstore.tuning import IndexOptions
 from ragstore.work import Make, Transact, transact
 
 logger = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from ragstore.connection import DatabaseConnection
 from ragstore.content import NewDocument
 from ragstore.embedding import Embed, Embedder, EmbedOptions
 from ragstore.execution import Operation, run
-from ragstore.indexing import IndexOptions, IndexReport
+from ragstore.indexing import IndexReport
 from ragstore.load import BuildIndex, Load, OnError
 from ragstore.models import DEFAULT_EXACT_LIMIT
 from ragstore.procedure import Procedure, perform
@@ -29,6 +29,7 @@ from ragstore.search.result import SearchResult
 from ragstore.searcher import Searcher, as_searches
 from ragstore.space import Space
 from ragstore.stats import SpaceStats
+from ragstore.tuning import IndexOptions
 from ragstore.types import IndexType, Metric
 from ragstore.work import do
 from ragstore.writer import Writer

@@ -24,11 +24,12 @@ from ragstore import (
 )
 from ragstore.conf import override_settings
 from ragstore.driver import connect
-from ragstore.indexing import IndexOptions, index_after_load
+from ragstore.indexing import index_after_load
 from ragstore.load import FIRST_ANALYSIS
 from ragstore.procedure import perform
 from ragstore.space import Space
 from ragstore.testing.factories import make_collection, make_space
+from ragstore.tuning import IndexOptions
 from ragstore.work import do
 
 INDEXES = """

@@ -47,7 +47,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("procedure",),
     ("packing",),
     ("space",),
-    ("ann", "copying"),
+    ("ann", "copying", "tuning"),
     ("collection",),
     ("indexing",),
     ("backfill", "unindexing"),

@@ -1,0 +1,80 @@
+"""How an index is built: what is given for it, checked, and what follows from its rows."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from ragstore.exceptions import InvalidInput
+from ragstore.space import Space
+
+
+@dataclass(frozen=True)
+class IndexOptions:
+    """How an index is built; pgvector's and the server's own values where nothing is given.
+
+    ``m`` and ``ef_construction`` are HNSW's, ``lists`` IVFFlat's (a thousandth of the vectors, the
+    square root beyond a million). ``memory`` is what Postgres takes, such as ``"2GB"``;
+    ``workers`` build beside the first, 0 for none.
+
+    Raises:
+        InvalidInput: one of them is out of pgvector's or Postgres's range.
+    """
+
+    m: int | None = None
+    ef_construction: int | None = None
+    lists: int | None = None
+    memory: str | None = None
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what the server would refuse after it had waited for other sessions."""
+        for name, (least, most) in _RANGES.items():
+            value = getattr(self, name)
+            is_number = isinstance(value, int) and not isinstance(value, bool)
+            if value is not None and not (is_number and least <= value <= most):
+                raise InvalidInput(f"{name} is {value!r}: it takes a number, {least} to {most:,}")
+        if self.memory is not None and not (
+            isinstance(self.memory, str) and _MEMORY.fullmatch(self.memory)
+        ):
+            raise InvalidInput(
+                f"memory is {self.memory!r}: it takes a size as Postgres reads it, such as '2GB'"
+            )
+        m = self.m or _DEFAULT_M
+        if (self.ef_construction or _DEFAULT_EF) < 2 * m:
+            raise InvalidInput(
+                f"ef_construction is {self.ef_construction or _DEFAULT_EF}: pgvector takes no less"
+                f" than twice m, which is {m}"
+            )
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """Return the settings of the session that builds: it waits as long as it takes.
+
+        A build that gives up leaves an invalid index.
+        """
+        given = {
+            "maintenance_work_mem": self.memory,
+            "max_parallel_maintenance_workers": None if self.workers is None else str(self.workers),
+        }
+        chosen = {name: value for name, value in given.items() if value is not None}
+        return {"lock_timeout": "0", "statement_timeout": "0", **chosen}
+
+    def of(self, space: Space, rows: int) -> dict[str, int]:
+        """Return the options of the index itself."""
+        if space.index_type == "ivfflat":
+            few = rows <= _LISTS_BY_ROOT_BEYOND
+            return {"lists": self.lists or max(1, rows // 1_000 if few else int(rows**0.5))}
+        given = {"m": self.m, "ef_construction": self.ef_construction}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+_RANGES = {
+    "m": (2, 100),
+    "ef_construction": (4, 1_000),
+    "lists": (1, 32_768),
+    "workers": (0, 1_024),
+}
+_MEMORY = re.compile(r"\d+(\.\d+)? *(B|kB|MB|GB|TB)?")
+_DEFAULT_M, _DEFAULT_EF = 16, 64
+_LISTS_BY_ROOT_BEYOND = 1_000_000
