@@ -19,7 +19,8 @@ from psycopg import sql
 from sqlalchemy import ColumnElement, Float, bindparam, cast, func
 
 from ragstore.models import EMBEDDINGS
-from ragstore.space import Space, check_vectors
+from ragstore.packing import check_vectors
+from ragstore.space import Space
 from ragstore.types import DISTANCE_OPERATORS, OPERATOR_CLASSES, Vector
 
 HAMMING = "<~>"

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from ragstore import indexing, maintenance, recall, reembed, space_lifecycle, stats, transfer
 from ragstore.collection import CollectionInfo, find_collection, insert_collection
 from ragstore.connection import DatabaseConnection
 from ragstore.content import NewDocument
-from ragstore.embedding import Embed, EmbedOptions
+from ragstore.embedding import AsyncEmbedder, Embed, EmbedOptions
 from ragstore.execution import Operation, run_async
-from ragstore.indexing import IndexOptions, IndexReport
+from ragstore.indexing import IndexReport
 from ragstore.load import BuildIndex, Load, OnError
 from ragstore.models import DEFAULT_EXACT_LIMIT
 from ragstore.procedure import Procedure, perform_async
@@ -24,6 +25,7 @@ from ragstore.search.result import SearchResult
 from ragstore.searcher import AsyncSearcher, as_searches
 from ragstore.space import Space
 from ragstore.stats import SpaceStats
+from ragstore.tuning import IndexOptions
 from ragstore.types import IndexType, Metric
 from ragstore.work import do_async
 from ragstore.writer import AsyncWriter
@@ -94,16 +96,34 @@ class AsyncStore:
         to: str,
         embed: Embed,
         batch_size: int = 1_000,
+        embed_batch_size: int = 128,
+        embed_concurrency: int = 1,
+        embed_retries: int = 2,
         last: int = reembed.LAST,
         sample: int = 20,
         memory: str | None = None,
         workers: int | None = None,
+        approve: reembed.Approve | None = None,
         on_progress: reembed.Progress | None = None,
     ) -> ReembedReport:
-        """Move a collection to another embedding space; see ``Store.reembed``."""
-        options = IndexOptions(memory=memory, workers=workers)
-        move = Move(collection, to, embed, batch_size, last, sample, on_progress, options)
-        return await self._do(move.run())
+        """Move a collection to another embedding space; see ``Store.reembed``.
+
+        ``approve`` may be a coroutine function; a plain one runs in a thread, as ``embed`` does.
+        """
+        options = EmbedOptions(embed_batch_size, embed_concurrency, embed_retries)
+        move = Move(
+            collection,
+            to,
+            AsyncEmbedder(embed, replace(options, retries=0)).make,
+            retries=embed_retries,
+            batch_size=batch_size,
+            last=last,
+            sample=sample,
+            approve=approve,
+            on_progress=on_progress,
+            options=IndexOptions(memory=memory, workers=workers),
+        )
+        return await AsyncWriter(self.connection, embed, options).do(move.run())
 
     async def cancel_reembed(self, collection: str) -> str | None:
         """Give a move up; see ``Store.cancel_reembed``."""

@@ -13,7 +13,8 @@ from ragstore.copying import copy_vectors, is_secured
 from ragstore.exceptions import CollectionNotFound, SpaceChanged
 from ragstore.execution import Operation, Query
 from ragstore.indexing import has_index
-from ragstore.space import Matrix, Space, pack_vectors
+from ragstore.packing import Matrix, pack_vectors
+from ragstore.space import Space
 
 BELOW_ALL = -(2**63)
 """What every id is above: one of the user's may be negative."""
@@ -21,31 +22,43 @@ BELOW_ALL = -(2**63)
 
 @dataclass(frozen=True)
 class Chunk:
-    """A chunk to embed; ``mark`` tells whether its text is still the same."""
+    """A chunk to embed; ``mark`` tells whether its text is still the same.
+
+    ``key`` is its document's: with ``ordinal`` it names the chunk in an error.
+    """
 
     id: int
     text: str
     mark: int
+    key: str
+    ordinal: int
 
 
 _LOCK_FOR_BATCH = sql.SQL(
     "SELECT space_id, next_space_id FROM ragstore_collection WHERE id = %s FOR SHARE"
 )
-_LACKING = """
+_LACKING = sql.SQL("""
 FROM ragstore_chunk c WHERE c.collection_id = %(collection)s AND c.id > %(after)s
 AND NOT EXISTS (SELECT FROM ragstore_embedding e WHERE e.collection_id = %(collection)s
   AND e.space_id = %(space)s AND e.chunk_id = c.id AND e.chunk_id > %(after)s)
-"""
+""")
 # A page is read in the order of both primary keys, from where the last one ended. A planner that
 # knows the tables badly, as just after a load, would read and sort all that is left for each page.
 _IN_ORDER = sql.SQL(
     "SELECT set_config(name, 'off', true) FROM unnest(ARRAY['enable_seqscan', 'enable_bitmapscan',"
     " 'enable_hashjoin', 'enable_sort']) AS name"
 )
-_LACKING_CHUNKS = sql.SQL(
-    f"SELECT c.id, c.text, hashtextextended(c.text, 0) {_LACKING} ORDER BY c.id LIMIT %(size)s"
-)
-_MEASURE_LACKING = sql.SQL(f"SELECT count(*), coalesce(max(c.id), 0) {_LACKING}")
+# The ids are found in the two primary keys alone, and only then is anything of a chunk read: while
+# writers wait for the last look next to none is found. OFFSET keeps the planner from joining.
+_LACKING_CHUNKS = sql.SQL("""
+SELECT c.id, c.text, hashtextextended(c.text, 0), (SELECT key FROM ragstore_document d
+  WHERE d.collection_id = %(collection)s AND d.id = c.document_id), c.ordinal
+FROM (SELECT c.id {} ORDER BY c.id LIMIT %(size)s) AS found, LATERAL (
+  SELECT id, text, document_id, ordinal FROM ragstore_chunk
+  WHERE collection_id = %(collection)s AND id = found.id OFFSET 0
+) AS c ORDER BY found.id
+""").format(_LACKING)
+_MEASURE_LACKING = sql.SQL("SELECT count(*), coalesce(max(c.id), 0) {}").format(_LACKING)
 # One batch at a time of two runs; a batch of ingest does not wait for it.
 _TAKE_TURNS = sql.SQL(
     "SELECT pg_advisory_xact_lock(hashtext('ragstore.reembed'), (%s %% 2147483648)::int)"
@@ -62,23 +75,11 @@ WHERE collection_id = %(collection)s AND space_id = %(space)s AND chunk_id = ANY
 """)
 
 
-def count_lacking(collection_id: int, space: Space) -> Operation[int]:
-    """Return how many chunks of a collection have no vector in a space."""
-    count, _ = yield from _measure_lacking(collection_id, space)
-    return count
-
-
-def _measure_lacking(collection_id: int, space: Space) -> Operation[tuple[int, int]]:
-    """Return how many chunks have no vector in a space, and the highest id of them."""
+def look(collection_id: int, space: Space) -> Operation[tuple[int, int, bool]]:
+    """Return how many chunks have no vector, the highest id of them, and if there is an index."""
     values = {"collection": collection_id, "space": space.id, "after": BELOW_ALL}
     rows = yield Query(_MEASURE_LACKING, values)
     count, upto = rows[0]
-    return count, upto
-
-
-def look(collection_id: int, space: Space) -> Operation[tuple[int, int, bool]]:
-    """Return how many chunks have no vector, the highest id of them, and if there is an index."""
-    count, upto = yield from _measure_lacking(collection_id, space)
     is_indexed = yield from has_index(space, collection_id)
     return count, upto, is_indexed or (yield from has_index(space))
 

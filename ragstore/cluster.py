@@ -45,8 +45,8 @@ _INITDB = ("-Upostgres", "-Atrust", "-EUTF8", "--no-instructions", "-cmax_connec
 _LOCALES = "--locale=C.UTF-8", "--locale=C --locale-provider=builtin --builtin-locale=C.UTF-8"
 # These end with the last process of a crashed server, a second or so after it.
 _PASSING = ("pre-existing shared memory block", '"postmaster.pid" already exists')
-# The shell leaves the server to init, which reaps it: a dead child of ours would look alive.
-_BACKGROUND = 'log=$1; shift; "$@" </dev/null >>"$log" 2>&1 & echo $!'
+# The shell leaves what it starts to init, which reaps it: a dead child of ours would look alive.
+BACKGROUND = 'log=$1; shift; "$@" </dev/null >>"$log" 2>&1 & echo $!'
 
 
 class Account(NamedTuple):
@@ -299,7 +299,7 @@ def _attempt(
     sockets = _socket_directory(directory, account)
     settings = ["listen_addresses=", _MARK, f"unix_socket_directories={sockets}"]
     options = [word for setting in settings for word in ("-c", setting)]
-    shell: list[str | Path] = ["/bin/sh", "-c", _BACKGROUND, "ragstore", log]
+    shell: list[str | Path] = ["/bin/sh", "-c", BACKGROUND, "ragstore", log]
     started = run([*shell, *server, *options], account)
     pid = int(started.stdout or _NO_PROCESS)
     while time.monotonic() < deadline and command_line(pid):

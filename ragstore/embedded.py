@@ -7,8 +7,8 @@ Users. ``ragstore.lock`` in the data directory is locked while somebody starts, 
 server. Each user holds a shared lock on ``ragstore.users`` until it leaves; the kernel takes the
 lock from a process that dies, so no list of process ids can go stale. A forked child is no user
 until it starts the server itself. The last user to leave stops the server, unless one of them said
-``keep_running``; what a killed user leaves behind, the next last user stops. A server that was not
-started here is joined, never stopped.
+``keep_running``; if that user was killed, ``ragstore.watcher`` does, a moment later. A server that
+was not started here is joined, never stopped.
 
 On disk. The server listens on a Unix socket only: in the data directory (mode 0700), or, where that
 path is too long or unusual for a socket, in a private ``ragstore-*`` directory under the temporary
@@ -41,7 +41,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.engine import URL
 
-from ragstore import cluster
+from ragstore import cluster, watcher
 from ragstore.exceptions import (
     DependencyMissing,
     EmbeddedServerError,
@@ -54,8 +54,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _SYSTEM_DIRECTORY = Path("/var/lib/ragstore")
-_USERS = "ragstore.users"
-_KEEP = b"keep"
 _NAME_LIMIT = 63  # bytes of a database's name
 _LOCK_TIMEOUT, _CONNECT_TIMEOUT = 180.0, 30.0  # seconds
 
@@ -131,10 +129,11 @@ class EmbeddedServer:
             if self._postmaster is None:
                 os.ftruncate(lock, 0)  # what the last server was told does not bind this one
                 self._postmaster = cluster.launch(self.data_directory, _programs_for)
+                watcher.start(self.data_directory, self._postmaster.pid)
             if self.keep_running:
-                os.pwrite(lock, _KEEP, 0)
+                os.pwrite(lock, watcher.KEEP, 0)
             if self._share is None:
-                share = _open(self.data_directory / _USERS)
+                share = _open(self.data_directory / watcher.USERS)
                 fcntl.flock(share, fcntl.LOCK_SH)
                 self._share = share
                 _users.add(self)
@@ -147,7 +146,7 @@ class EmbeddedServer:
         """
         with self._locked_if_there() as lock:
             last = self._leave()
-            if last and (lock is None or not os.pread(lock, len(_KEEP), 0)):
+            if last and (lock is None or not os.pread(lock, len(watcher.KEEP), 0)):
                 self._end()
 
     def shutdown(self) -> None:

@@ -183,7 +183,7 @@ def _failed(exc: Exception, piece: list[str], failures: int) -> EmbeddingFailed:
     times = "once" if failures == 1 else f"{failures} times"
     return EmbeddingFailed(
         f"embed() raised {type(exc).__name__} for {len(piece)} texts, {times}: see the cause. The"
-        " batches before are stored, and ingesting again goes on from there"
+        " batches before are stored, and the same call goes on from there"
     )
 
 

@@ -39,6 +39,7 @@ and the remedy, and its attributes carry the data. No message holds a password o
     ├── SpaceNotReady                          a collection without space, a space without partition
     ├── ReembedUnderWay                        the collection is on its way to another space
     ├── ReembedUnfinished                      writers were faster than embed: call it again
+    ├── SwitchRefused                          approve() said no: the space is not switched
     ├── SpaceChanged                           the collection switched its space: make vectors anew
     ├── WriteConflict                          others kept writing the same documents
     └── InvalidInput (ValueError)              refused before any statement
@@ -344,6 +345,17 @@ class ReembedUnfinished(RagstoreError):
     def __init__(self, message: str, *, collection: str, lacking: int) -> None:
         self.collection = collection
         self.lacking = lacking
+        super().__init__(message)
+
+
+class SwitchRefused(RagstoreError):
+    """``approve`` refused the switch: all is embedded, and nothing is switched.
+
+    ``report`` is the ReembedReport that it was asked with.
+    """
+
+    def __init__(self, message: str, *, report: Any) -> None:
+        self.report = report
         super().__init__(message)
 
 

@@ -7,7 +7,6 @@ at a time for each space: two at once on one table would wait for each other's s
 from __future__ import annotations
 
 import logging
-import re
 import time
 import warnings
 from collections.abc import Sequence
@@ -27,8 +26,9 @@ from ragstore.exceptions import (
     SpaceNotReady,
 )
 from ragstore.execution import Call, Operation, Query
-from ragstore.procedure import Outside, Procedure
+from ragstore.procedure import LOCK_PAUSES, Outside, Procedure, patiently
 from ragstore.space import Space, check_index, find_space, is_attached
+from ragstore.tuning import IndexOptions
 from ragstore.work import transact
 
 logger = logging.getLogger(__name__)
@@ -39,13 +39,7 @@ IVFFLAT_WARNED_BELOW = (0, 8, 7)
 POLL_INTERVAL = 0.2
 """Seconds between two looks at whether another session still builds."""
 
-EF_CONSTRUCTION = 128
-"""How many candidates each vector's neighbours are chosen from, unless it is said.
-
-Of 100,000 vectors in 200 clusters a graph of pgvector's 64 answered one query in twenty with
-another cluster: recall@10 of 0.95 at ``ef_search`` 64. One of 128 has 0.99, and took twice as long.
-"""
-
+_TRY_AGAIN = frozenset({"40P01"})  # a deadlock: with a transaction that the build waits for
 _DISK_FULL = "53100"  # also of shared memory, in which parallel workers build
 
 IndexState = Literal["built", "present", "due", "not needed"]
@@ -73,78 +67,6 @@ class IndexReport:
     def named(self) -> dict[str, Any]:
         """Return what it is over, for log records."""
         return {"collection": self.collection, "space": self.space, "index": self.name}
-
-
-@dataclass(frozen=True)
-class IndexOptions:
-    """How an index is built; pgvector's and the server's own values where nothing is given.
-
-    ``m`` and ``ef_construction`` (128, not pgvector's 64) are HNSW's, ``lists`` IVFFlat's (a
-    thousandth of the vectors, the square root beyond a million). ``memory`` is what Postgres takes, such as ``"2GB"``;
-    ``workers`` build beside the first, 0 for none.
-
-    Raises:
-        InvalidInput: one of them is out of pgvector's or Postgres's range.
-    """
-
-    m: int | None = None
-    ef_construction: int | None = None
-    lists: int | None = None
-    memory: str | None = None
-    workers: int | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse what the server would refuse after it had waited for other sessions."""
-        for name, (least, most) in _RANGES.items():
-            value = getattr(self, name)
-            is_number = isinstance(value, int) and not isinstance(value, bool)
-            if value is not None and not (is_number and least <= value <= most):
-                raise InvalidInput(f"{name} is {value!r}: it takes a number, {least} to {most:,}")
-        if self.memory is not None and not (
-            isinstance(self.memory, str) and _MEMORY.fullmatch(self.memory)
-        ):
-            raise InvalidInput(
-                f"memory is {self.memory!r}: it takes a size as Postgres reads it, such as '2GB'"
-            )
-        m = self.m or _DEFAULT_M
-        if self.ef_construction is not None and self.ef_construction < 2 * m:
-            raise InvalidInput(
-                f"ef_construction is {self.ef_construction}: pgvector takes no less than twice m,"
-                f" which is {m}"
-            )
-
-    @property
-    def settings(self) -> dict[str, str]:
-        """Return the settings of the session that builds: it waits as long as it takes.
-
-        A build that gives up leaves an invalid index.
-        """
-        given = {
-            "maintenance_work_mem": self.memory,
-            "max_parallel_maintenance_workers": None if self.workers is None else str(self.workers),
-        }
-        chosen = {name: value for name, value in given.items() if value is not None}
-        return {"lock_timeout": "0", "statement_timeout": "0", **chosen}
-
-    def of(self, space: Space, rows: int) -> dict[str, int]:
-        """Return the options of the index itself."""
-        if space.index_type == "ivfflat":
-            few = rows <= _LISTS_BY_ROOT_BEYOND
-            return {"lists": self.lists or max(1, rows // 1_000 if few else int(rows**0.5))}
-        m = {} if self.m is None else {"m": self.m}
-        least = 2 * (self.m or _DEFAULT_M)
-        return {**m, "ef_construction": self.ef_construction or max(EF_CONSTRUCTION, least)}
-
-
-_RANGES = {
-    "m": (2, 100),
-    "ef_construction": (4, 1_000),
-    "lists": (1, 32_768),
-    "workers": (0, 1_024),
-}
-_MEMORY = re.compile(r"\d+(\.\d+)? *(B|kB|MB|GB|TB)?")
-_DEFAULT_M = 16  # pgvector's
-_LISTS_BY_ROOT_BEYOND = 1_000_000
 
 
 # --- what is asked for -------------------------------------------------------------------------
@@ -285,7 +207,7 @@ def _build(
 ) -> Procedure[IndexReport]:
     """Build an index; once more without parallel workers if the server has no room for them."""
     try:
-        report: IndexReport = yield Outside(_built(space, collection, options), options.settings)
+        return (yield from _attempts(space, collection, options))
     except QueryFailed as exc:
         if exc.sqlstate != _DISK_FULL or options.workers == 0:
             raise
@@ -297,8 +219,19 @@ def _build(
             exc,
             extra=due.named,
         )
-        alone = replace(options, workers=0)
-        report = yield Outside(_built(space, collection, alone), alone.settings)
+    return (yield from _attempts(space, collection, replace(options, workers=0)))
+
+
+def _attempts(
+    space: Space, collection: CollectionInfo | None, options: IndexOptions
+) -> Procedure[IndexReport]:
+    """Build an index, anew where the build was the one that ended a deadlock."""
+    report: IndexReport = yield from patiently(
+        lambda: Outside(_built(space, collection, options), options.settings),
+        LOCK_PAUSES,
+        _TRY_AGAIN,
+        _report("due", space, collection).named,
+    )
     return report
 
 
@@ -333,7 +266,10 @@ def _built(
     )
     if not (yield Query(_VALIDITY, [space.partition, name]))[0][0]:
         raise QueryFailed(f"The index {name} is not valid after it was built: build it again")
-    yield Query(sql.SQL("ANALYZE {}").format(sql.Identifier(space.partition)))
+    # Vacuumed, so that vectors are counted in the primary key alone: a move does so while writers
+    # wait. The indexes are left out, or deleted vectors would be taken from each.
+    vacuum = sql.SQL("VACUUM (ANALYZE, INDEX_CLEANUP OFF, TRUNCATE OFF) {}")
+    yield Query(vacuum.format(sql.Identifier(space.partition)))
     seconds = time.perf_counter() - started
     logger.info(
         "The index %s was built in %.1f s",

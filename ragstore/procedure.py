@@ -7,6 +7,7 @@ owner of the tables, in a transaction or outside of all, and calls of the user's
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import time
 from collections.abc import (
@@ -55,6 +56,14 @@ class Outside:
     settings: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Tell:
+    """A function of the caller's to call with a report: for asyncio on the loop, and awaited."""
+
+    function: Callable[[Any], object]
+    report: Any
+
+
 Procedure = Generator[Any, Any, T]
 
 
@@ -96,6 +105,8 @@ def perform(connection: DatabaseConnection) -> Callable[[Any], Any]:
             return time.sleep(step.seconds)
         if isinstance(step, Call):
             return call(step)
+        if isinstance(step, Tell):
+            return step.function(step.report)
         with _place(connection, step) as lent:
             return run(lent, step.operation)
 
@@ -110,6 +121,9 @@ def perform_async(connection: DatabaseConnection) -> Callable[[Any], Awaitable[A
             return await asyncio.sleep(step.seconds)
         if isinstance(step, Call):
             return await call_async(step)
+        if isinstance(step, Tell):
+            told = step.function(step.report)
+            return await told if inspect.isawaitable(told) else told
         async with _async_place(connection, step) as lent:
             return await run_async(lent, step.operation)
 

@@ -1,9 +1,10 @@
 """Moving a collection to another embedding space while it is read and written.
 
 The space it comes from stays the active one until every chunk has a vector in the other: passes
-over the chunks that lack one, each batch a transaction, until few are left; the index; then, with
-the collection's row locked against writers, the last ones and the switch. Whatever ends the work
-on the way leaves the collection as it was for searches, and the next run goes on from there.
+over the chunks that lack one, each batch a transaction, until next to none are left; the index; the
+word of who may refuse; then, with the collection's row locked against writers, what came since and
+the switch. Whatever ends the work on the way leaves the collection as it was for searches, and the
+next run goes on from there.
 """
 
 from __future__ import annotations
@@ -14,30 +15,34 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+import numpy as np
 from psycopg import sql
 
 from ragstore import backfill
 from ragstore.backfill import BELOW_ALL, Chunk, check_exists, check_on_the_way
 from ragstore.collection import CollectionInfo, find_collection
-from ragstore.embedding import checked
 from ragstore.exceptions import (
+    EmbeddingFailed,
     InvalidInput,
     ReembedUnderWay,
     ReembedUnfinished,
+    SwitchRefused,
 )
 from ragstore.execution import Call, Operation, Query
-from ragstore.indexing import IndexOptions, IndexReport, index_after_load
-from ragstore.procedure import LOCK_PAUSES, Procedure, patiently
+from ragstore.indexing import IndexReport, index_after_load
+from ragstore.packing import Matrix, check_vectors
+from ragstore.procedure import LOCK_PAUSES, Procedure, Tell, patiently
 from ragstore.recall import Comparison, compare_spaces
-from ragstore.space import Matrix, Space, check_attached, check_vectors, find_space
-from ragstore.work import Transact, transact
+from ragstore.space import Space, check_attached, find_space
+from ragstore.tuning import IndexOptions
+from ragstore.work import Make, Transact, transact
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 LAST = 100
-"""How many chunks at most are embedded while writers wait."""
+"""How many chunks at most are embedded while writers wait; most often none are."""
 
 INDEXED_BATCH = 100
 """How many vectors at most are stored at a time where the space has an index already.
@@ -46,7 +51,7 @@ It costs some milliseconds for each, and writers of the same chunks wait meanwhi
 """
 
 MAX_PASSES = 50
-"""How many passes are made at most until so few are left."""
+"""How many passes are made at most until so few are left, and attempts to switch."""
 
 LOCK_TIMEOUT = "2s"
 """How long the switch waits for writers, who queue behind it, before it lets them by."""
@@ -93,17 +98,28 @@ class ReembedReport:
 Progress = Callable[[ReembedReport], object]
 """Called after each batch with the report so far."""
 
+Approve = Callable[[ReembedReport], Any]
+"""Called before the switch with the report so far; returns whether to switch. May be a coroutine
+function for AsyncStore."""
+
 
 @dataclass(frozen=True)
 class Move:
-    """A move as it was asked for."""
+    """A move as it was asked for.
+
+    Its texts are embedded by ``Make`` steps; those that are left while writers wait by ``once``,
+    which calls the model without trying again. If that fails they are let by before the next
+    attempt, of ``retries``.
+    """
 
     collection: str
     to: str
-    embed: Callable[[list[str]], Any]
+    once: Callable[[Sequence[str]], Any]
+    retries: int = 2
     batch_size: int = 1_000
     last: int = LAST
     sample: int = 20
+    approve: Approve | None = None
     on_progress: Progress | None = None
     options: IndexOptions = field(default_factory=IndexOptions)
 
@@ -124,14 +140,17 @@ class Move:
             return report
         report = yield from self._fill(source, target, report)
         moved = replace(source, space=target)
-        index = yield from index_after_load(moved, self.options)
+        report = replace(report, index=(yield from index_after_load(moved, self.options)))
         if self.sample and source.space is not None:
             compared = compare_spaces(source.id, source.space, target, sample=self.sample)
             report = replace(report, comparison=(yield from transact(compared)))
+        if self.approve is not None:
+            yield from self._ask(self.approve, report)
         report = yield from self._switch(source, target, report)
-        if report.last and index is not None and index.state == "not needed":
+        if report.last and report.index is not None and report.index.state == "not needed":
             index = yield from index_after_load(moved, self.options)  # the last were many
-        report = replace(report, index=index, seconds=time.perf_counter() - started)
+            report = replace(report, index=index)
+        report = replace(report, seconds=time.perf_counter() - started)
         logger.info("reembedded", extra={**self._told, **report.numbers})
         return report
 
@@ -143,22 +162,21 @@ class Move:
     def _fill(
         self, source: CollectionInfo, target: Space, report: ReembedReport
     ) -> Procedure[ReembedReport]:
-        """Embed what lacks a vector in the target, until at most ``last`` chunks do."""
+        """Embed what lacks a vector in the target, until that is next to nothing.
+
+        Few are embedded here too: what comes meanwhile, and is left for the lock, is less still.
+        """
+        enough = 0
         for _ in range(MAX_PASSES):
             lacking, upto, is_indexed = yield from transact(backfill.look(source.id, target))
             report = replace(report, lacking=lacking)
-            if lacking <= self.last:
+            if lacking <= enough:
                 return report
+            enough = self.last if lacking <= self.last else 0
             report = replace(report, passes=report.passes + 1)
             size = min(self.batch_size, INDEXED_BATCH) if is_indexed else self.batch_size
             report = yield from self._pass(source, target, upto, size, report)
-        raise ReembedUnfinished(
-            f"After {MAX_PASSES} passes {report.lacking} chunks of {source.name!r} still lack a"
-            f" vector in space {target.name!r}: writers add them faster than they are embedded."
-            " Nothing is lost: call reembed() again when less is written, or with a higher last=",
-            collection=source.name,
-            lacking=report.lacking,
-        )
+        raise _unfinished(report)
 
     def _pass(
         self, source: CollectionInfo, target: Space, upto: int, size: int, report: ReembedReport
@@ -170,25 +188,44 @@ class Move:
             if not page:
                 break
             after = page[-1].id
-            vectors = yield from self._embed(target, page)
+            texts = _texts(page)
+            vectors = _matrix(target, page, texts, (yield Make(texts)))
             stored = yield from transact(backfill.store(source, target, page, vectors))
             report = replace(report, embedded=report.embedded + stored)
             if self.on_progress is not None:
-                yield Call(self.on_progress, [report])
+                yield Tell(self.on_progress, report)
         return report
 
-    def _embed(self, target: Space, page: Sequence[Chunk]) -> Procedure[Matrix]:
-        """Make vectors; as a step of a procedure, and of an operation too."""
-        texts = [chunk.text for chunk in page]
-        made = yield Call(self.embed, [texts])
-        return check_vectors(target, checked(texts, made))
+    def _ask(self, approve: Approve, report: ReembedReport) -> Procedure[None]:
+        """Ask whether to switch; nothing is locked meanwhile."""
+        answer = yield Call(approve, [report])
+        if not isinstance(answer, bool | np.bool_):
+            raise InvalidInput(
+                f"approve() returned {type(answer).__name__}: it must return True or False."
+                " Nothing was switched"
+            )
+        if not answer:
+            raise SwitchRefused(
+                f"approve() refused to switch {self.collection!r} to space {self.to!r}: searches"
+                " use the space they used. The vectors are kept: reembed() without approve=, or"
+                " with one that agrees, switches; cancel_reembed() gives the move up",
+                report=report,
+            )
 
     def _switch(
         self, source: CollectionInfo, target: Space, report: ReembedReport
     ) -> Procedure[ReembedReport]:
-        """Switch, after filling up again if too much was written meanwhile."""
-        while True:
-            done = yield from _patiently(lambda: self._locked(source, target), self._told)
+        """Switch, after filling up again each time that too much was written meanwhile."""
+        failures = 0
+        for _ in range(MAX_PASSES):
+            report = yield from self._fill(source, target, report)
+            try:
+                done = yield from _patiently(lambda: self._locked(source, target), self._told)
+            except EmbeddingFailed:
+                failures += 1
+                if failures > self.retries:
+                    raise
+                continue  # the writers are let by, and the texts tried again without the lock
             if done is not None:
                 last, stall = done
                 embedded = report.embedded + last
@@ -199,7 +236,7 @@ class Move:
                     extra={**self._told, "last": last, "stall": stall},
                 )
                 return replace(report, embedded=embedded, last=last, stall=stall, switched=True)
-            report = yield from self._fill(source, target, report)
+        raise _unfinished(replace(report, lacking=self.last + 1))  # at least
 
     def _locked(self, source: CollectionInfo, target: Space) -> Operation[tuple[int, float] | None]:
         """Embed the last chunks and switch in one transaction, or return None if they are many."""
@@ -210,10 +247,36 @@ class Move:
         if len(page) > self.last:
             return None
         if page:
-            vectors = yield from self._embed(target, page)
+            texts = _texts(page)
+            vectors = _matrix(target, page, texts, (yield Call(self.once, [texts])))
             yield from backfill.copy(source.id, target, [chunk.id for chunk in page], vectors)
         yield Query(_SWITCH, {"space": target.id, "collection": source.id})
         return len(page), time.perf_counter() - started
+
+
+def _texts(page: Sequence[Chunk]) -> list[str]:
+    """Return the texts to embed: equal ones once."""
+    return list(dict.fromkeys(chunk.text for chunk in page))
+
+
+def _matrix(target: Space, page: Sequence[Chunk], texts: list[str], made: Sequence[Any]) -> Matrix:
+    """Return the vector of each chunk, if it fits the target; the error names the chunk."""
+    vectors = dict(zip(texts, made, strict=True))
+    return check_vectors(
+        target,
+        [vectors[chunk.text] for chunk in page],
+        lambda at: (page[at].key, page[at].ordinal),
+    )
+
+
+def _unfinished(report: ReembedReport) -> ReembedUnfinished:
+    return ReembedUnfinished(
+        f"After {report.passes} passes {report.lacking} chunks of {report.collection!r} still lack"
+        f" a vector in space {report.space!r}: writers add them faster than they are embedded."
+        " Nothing is lost: call reembed() again when less is written, or with a higher last=",
+        collection=report.collection,
+        lacking=report.lacking,
+    )
 
 
 def cancel(collection_name: str) -> Procedure[str | None]:

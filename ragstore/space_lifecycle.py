@@ -19,7 +19,16 @@ from ragstore.work import transact
 logger = logging.getLogger(__name__)
 
 LOCK_TIMEOUT = "2s"
-"""How long each step waits for a lock, before it lets others by."""
+"""How long a step waits for a lock, before it lets others by."""
+
+DROP_LOCK_TIMEOUT = "150ms"
+"""How long the drop of a table waits: every search waits behind it.
+
+It locks the chunks, to which the table's vectors refer, against readers too.
+"""
+
+DROP_PAUSES = (0.1, 0.3, *(1.0,) * 20)
+"""Seconds between two attempts at that: many, as each is so short."""
 
 _TRY_AGAIN = frozenset({"55P03", "40P01"})  # a lock timeout, a deadlock
 
@@ -50,7 +59,7 @@ def drop_space(name: str) -> Procedure[None]:
     space = yield from transact(_unused(name))
     limit = {"lock_timeout": LOCK_TIMEOUT}
     yield from patiently(lambda: Outside(_detached(space), limit), LOCK_PAUSES, _TRY_AGAIN, told)
-    users = yield from patiently(lambda: AsOwner(_dropped(space)), LOCK_PAUSES, _TRY_AGAIN, told)
+    users = yield from patiently(lambda: AsOwner(_dropped(space)), DROP_PAUSES, _TRY_AGAIN, told)
     if users:
         raise _in_use(space, users)
     told["seconds"] = time.perf_counter() - started
@@ -127,7 +136,7 @@ def _dropped(space: Space) -> Operation[list[str]]:
     The row is locked first: a collection that refers to it waits, or is seen here. Then the
     partition is attached again.
     """
-    yield Query(sql.SQL("SELECT set_config('lock_timeout', %s, true)"), [LOCK_TIMEOUT])
+    yield Query(sql.SQL("SELECT set_config('lock_timeout', %s, true)"), [DROP_LOCK_TIMEOUT])
     yield Query(_LOCK_SPACE, [space.id])
     users = yield from _users(space)
     if users:

@@ -6,9 +6,7 @@ from dataclasses import dataclass
 
 from psycopg import sql
 
-from ragstore.backfill import count_lacking
 from ragstore.execution import Operation, Query
-from ragstore.indexing import count_vectors
 from ragstore.space import Space, find_space
 
 
@@ -39,7 +37,7 @@ class BuildProgress:
 class CollectionStats:
     """A collection in a space, or on its way to or from it.
 
-    - ``vectors``: it has so many in the space, counted up to one over ``exact_limit``
+    - ``vectors``: it has so many in the space
     - ``lacking``: so many of its chunks have none
     - ``is_active``: searches of it use the space
     - ``is_due``: it is large enough for an index of its own, and has none that is valid
@@ -89,8 +87,13 @@ SELECT i.relname, p.phase, coalesce(
 FROM pg_stat_progress_create_index p JOIN pg_class i ON i.oid = p.index_relid
 WHERE p.relid = to_regclass(%s) AND p.datname = current_database()
 """)
+# A vector has a chunk, by its foreign key: what is lacking is the difference of two counts, each in
+# a primary key alone, where a join of both takes twice as long.
 _COLLECTIONS = sql.SQL("""
-SELECT id, name, space_id = %(space)s FROM ragstore_collection c
+SELECT id, name, coalesce(space_id = %(space)s, false),
+  (SELECT count(*) FROM ragstore_embedding WHERE collection_id = c.id AND space_id = %(space)s),
+  (SELECT count(*) FROM ragstore_chunk WHERE collection_id = c.id)
+FROM ragstore_collection c
 WHERE space_id = %(space)s OR next_space_id = %(space)s ORDER BY name
 """)
 
@@ -107,14 +110,14 @@ def space_stats(name: str) -> Operation[SpaceStats]:
     indexes = yield Query(_INDEXES, [space.partition, f"{space.partition}_ann"])
     valid = {index for index, _, is_valid, _ in indexes if is_valid}
     found = yield Query(_COLLECTIONS, {"space": space.id})
-    names = {f"{space.partition}_ann_{id_}": collection for id_, collection, _ in found}
+    own = {id_: f"{space.partition}_ann_{id_}" for id_, *_ in found}
+    names = {own[id_]: collection for id_, collection, *_ in found}
     collections = []
-    for id_, collection, is_active in found:
-        vectors = yield from count_vectors(space, id_)
-        lacking = yield from count_lacking(id_, space)
-        has_index = f"{space.partition}_ann_{id_}" in valid
-        is_due = space.can_have_index and vectors > space.exact_limit and not has_index
-        collections.append(CollectionStats(collection, vectors, lacking, bool(is_active), is_due))
+    for id_, collection, is_active, vectors, chunks in found:
+        is_large = space.can_have_index and vectors > space.exact_limit
+        is_due = is_large and own[id_] not in valid
+        stats = CollectionStats(collection, vectors, chunks - vectors, is_active, is_due)
+        collections.append(stats)
     building = yield Query(_BUILDING, [space.partition])
     return SpaceStats(
         space,

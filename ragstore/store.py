@@ -7,15 +7,16 @@ only the calls.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from ragstore import indexing, maintenance, recall, reembed, space_lifecycle, stats, transfer
 from ragstore.collection import CollectionInfo, find_collection, insert_collection
 from ragstore.connection import DatabaseConnection
 from ragstore.content import NewDocument
-from ragstore.embedding import Embed, EmbedOptions
+from ragstore.embedding import Embed, Embedder, EmbedOptions
 from ragstore.execution import Operation, run
-from ragstore.indexing import IndexOptions, IndexReport
+from ragstore.indexing import IndexReport
 from ragstore.load import BuildIndex, Load, OnError
 from ragstore.models import DEFAULT_EXACT_LIMIT
 from ragstore.procedure import Procedure, perform
@@ -28,6 +29,7 @@ from ragstore.search.result import SearchResult
 from ragstore.searcher import Searcher, as_searches
 from ragstore.space import Space
 from ragstore.stats import SpaceStats
+from ragstore.tuning import IndexOptions
 from ragstore.types import IndexType, Metric
 from ragstore.work import do
 from ragstore.writer import Writer
@@ -131,21 +133,31 @@ class Store:
         to: str,
         embed: Embed,
         batch_size: int = 1_000,
+        embed_batch_size: int = 128,
+        embed_concurrency: int = 1,
+        embed_retries: int = 2,
         last: int = reembed.LAST,
         sample: int = 20,
         memory: str | None = None,
         workers: int | None = None,
+        approve: reembed.Approve | None = None,
         on_progress: reembed.Progress | None = None,
     ) -> ReembedReport:
         """Move a collection to another embedding space while it is read and written.
 
         Chunks that lack a vector in the space ``to`` get one, ``batch_size`` at a time (100 at most
         once the space has an index, which makes a batch slow): ``embed`` is called outside of
-        transactions, and each batch is stored in one. Searches and ingest go on in the old space.
-        When at most ``last`` chunks are left, its index is built (``memory`` and ``workers`` are
+        transactions, as ``ingest`` does (``embed_batch_size``, ``embed_concurrency`` and
+        ``embed_retries``), and each batch is stored in one. Searches and ingest go on in the old
+        space. When next to nothing is left, its index is built (``memory`` and ``workers`` are
         what that may use) and the answers of ``sample`` chunks are compared; then writers wait
-        while those last ones are embedded and the collection is switched. Readers never wait. A
-        batch of ingest that waited ends with SpaceChanged: its vectors were of the old model.
+        while what came since, ``last`` chunks at most, is embedded and the collection is switched.
+        Readers never wait. If ``embed`` raises meanwhile the writers are let by, and it is tried
+        again. A batch of ingest that waited ends with SpaceChanged: its vectors were of the old
+        model.
+
+        ``approve`` is asked before the switch, with the report: its ``comparison`` and ``index``
+        are there. Unless it returns True nothing is switched.
 
         Whatever ends a run before, searches are as they were, and the next run goes on where it
         stopped. The old space keeps its vectors: ``reembed`` back is the way back.
@@ -154,13 +166,28 @@ class Store:
             CollectionNotFound, SpaceNotFound, SpaceNotReady: there is nothing to move, or to.
             ReembedUnderWay: the collection is on its way to another space.
             ReembedUnfinished: more is written than embedded; call it again when less is.
+            SwitchRefused: ``approve`` returned False; the vectors are kept.
             SpaceChanged: another run finished or cancelled the move meanwhile.
-            EmbeddingFailed, InvalidVector: ``embed`` made something that does not fit.
+            EmbeddingFailed: ``embed`` raised each time, or made something else than vectors.
+            InvalidVector: a vector does not fit the space; it names the document and the chunk.
             LockTimeout: writers held the collection each time the switch was tried.
         """
-        options = IndexOptions(memory=memory, workers=workers)
-        move = Move(collection, to, embed, batch_size, last, sample, on_progress, options)
-        return self._do(move.run())
+        options = EmbedOptions(embed_batch_size, embed_concurrency, embed_retries)
+        once = Embedder(embed, replace(options, retries=0))
+        move = Move(
+            collection,
+            to,
+            once.make,
+            retries=embed_retries,
+            batch_size=batch_size,
+            last=last,
+            sample=sample,
+            approve=approve,
+            on_progress=on_progress,
+            options=IndexOptions(memory=memory, workers=workers),
+        )
+        with Writer(self.connection, embed, options) as writer, once:
+            return writer.do(move.run())
 
     def cancel_reembed(self, collection: str) -> str | None:
         """Give a move up; return the name of the space it was going to, or None.

@@ -33,8 +33,8 @@ from ragstore.exceptions import InvalidInput
 from ragstore.execution import Operation, Query, Row, prefer_indexes
 from ragstore.ingest import Batch, Place, find_circumstances, write
 from ragstore.models import MAX_NAME_BYTES
+from ragstore.packing import check_vectors, pack_vectors
 from ragstore.report import IngestReport
-from ragstore.space import check_vectors, pack_vectors
 from ragstore.work import Work, transact
 
 logger = logging.getLogger(__name__)

@@ -8,8 +8,9 @@ from typing import Any
 from ragstore.content import PreparedChunk
 from ragstore.exceptions import EmbeddingFailed, InvalidVector
 from ragstore.ingest import Place
+from ragstore.packing import check_vectors, pack_vectors
 from ragstore.report import Refusals
-from ragstore.space import Space, check_vectors, pack_vectors
+from ragstore.space import Space
 from ragstore.work import Make, Work
 
 HOPELESS = 3

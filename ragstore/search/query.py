@@ -15,6 +15,7 @@ from ragstore.collection import CollectionInfo
 from ragstore.driver import PackedVector
 from ragstore.exceptions import InvalidQuery
 from ragstore.execution import Numbered, Operation, Row
+from ragstore.packing import pack_vector
 from ragstore.search.filter import Filter, Where, read
 from ragstore.search.memory import Memory
 from ragstore.search.prepared import Prepared, prepare
@@ -28,7 +29,7 @@ from ragstore.search.strategy import (
     choose,
 )
 from ragstore.search.text import check_query
-from ragstore.space import Space, pack_vector
+from ragstore.space import Space
 
 MAX_K = 1_000
 """The most hits of one search."""

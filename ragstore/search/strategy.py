@@ -18,7 +18,7 @@ MAX_EF_SEARCH = 1_000
 """pgvector's limit: the most candidates that an index gives at once."""
 
 DEFAULT_EF_SEARCH = 40
-"""Recall@10 of 0.95 to 0.99 on three kinds of data; twice pgvector's time only at 200."""
+"""pgvector's own: recall@10 of 0.99 on 100,000 vectors in clusters, in a graph as ragstore builds."""
 
 _START = 1_100
 """Finding a first neighbour in a graph of 100,000."""

@@ -27,6 +27,7 @@ import numpy.typing as npt
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
+from ragstore import packing
 from ragstore import space as spaces
 from ragstore.async_store import AsyncStore
 from ragstore.content import NewChunk, NewDocument, PreparedChunk, prepare
@@ -243,7 +244,7 @@ def _add_chunks(session: Session, document: Document, prepared: Sequence[Prepare
         return
     made = embed([each.text for each in prepared], space)
     given = [made[at] if each.vector is None else each.vector for at, each in enumerate(prepared)]
-    checked = spaces.check_vectors(spaces.space_of(space), given)
+    checked = packing.check_vectors(spaces.space_of(space), given)
     for chunk, vector in zip(added, checked.tolist(), strict=True):
         chunk.embeddings.append(Embedding(space=space, vector=vector))
     session.flush()

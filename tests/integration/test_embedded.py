@@ -18,7 +18,7 @@ import psycopg
 import pytest
 from sqlalchemy.engine import URL
 
-from ragstore import cluster, embedded
+from ragstore import cluster, embedded, watcher
 from ragstore.exceptions import (
     DependencyMissing,
     EmbeddedServerError,
@@ -102,10 +102,16 @@ def leave(process: subprocess.Popen[str]) -> None:
     assert (process.returncode, errors) == (0, "")
 
 
-def kill(process: subprocess.Popen[str]) -> None:
-    """End the process as kill -9 does."""
-    process.kill()
+def kill(process: subprocess.Popen[str], number: int = signal.SIGKILL) -> None:
+    """End the process by a signal."""
+    process.send_signal(number)
     process.communicate(timeout=10)
+
+
+def watchers(directory: Path) -> list[str]:
+    """Return the command lines of the processes that watch the server of the directory."""
+    lines = cluster.run(["ps", "-ww", "-A", "-o", "command="]).stdout.splitlines()
+    return [line for line in lines if "watcher.main()" in line and f" {directory} " in line]
 
 
 def pid(directory: Path) -> int:
@@ -218,21 +224,54 @@ def test_last_user_stops_the_server(data: Path) -> None:
     assert not (data / "postmaster.pid").exists()
 
 
-def test_killed_user_does_not_keep_the_server(data: Path) -> None:
-    """A user killed with kill -9 counts no more; the next one joins, leaves and stops it."""
-    kill(user(data))
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["TERM", "KILL"])
+def test_server_ends_with_its_last_user_when_that_is_killed(data: Path, number: int) -> None:
+    """While one user is left the server stays; without any it ends, cleanly and in moments."""
+    first, second = user(data), user(data)
+    server = pid(data)
+    kill(first, number)
+    time.sleep(2.5 * watcher.INTERVAL)
     assert runs(data)
-    server, following = pid(data), user(data)
-    assert pid(data) == server
-    leave(following)
-    assert not runs(data)
+    kill(second, number)
+    assert cluster.wait_until(lambda: not cluster.command_line(server), 20)
+    assert "database system is shut down" in (data / "ragstore.log").read_text()
+    assert cluster.wait_until(lambda: not watchers(data), 20)
+
+
+def test_user_that_comes_after_a_killed_one_has_a_server(data: Path) -> None:
+    """Whether it joins the server that was left behind, or comes just when that is ended."""
+    for moment in (0, 0.5, 0.9, 1.0, 1.1):
+        kill(user(data))
+        time.sleep(moment * watcher.INTERVAL)
+        with embedded.EmbeddedServer(data) as server:
+            time.sleep(1.5 * watcher.INTERVAL)
+            assert value(server.url("postgres"), "SELECT 1") == 1
+        assert not runs(data)
+
+
+def test_watcher_goes_with_the_server(data: Path) -> None:
+    """Nothing is left behind by a user that leaves as it should."""
+    with embedded.EmbeddedServer(data):
+        assert len(watchers(data)) == 1
+    assert cluster.wait_until(lambda: not watchers(data), 20)
+
+
+def test_server_of_another_program_has_no_watcher(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is not Python's own program is not run to watch: it would do something else."""
+    monkeypatch.setattr(sys, "executable", "/bin/true")
+    with embedded.EmbeddedServer(data) as server:
+        assert value(server.url("postgres"), "SELECT 1") == 1
+        assert watchers(data) == []
 
 
 def test_keep_running_outlives_its_users(data: Path) -> None:
     """A server told to stay stays, for users who did not say so too, until it is shut down."""
     leave(user(data, "?keep_running=true"))
     assert runs(data)
-    leave(user(data))
+    kill(user(data))
+    assert cluster.wait_until(lambda: not watchers(data), 20)
     assert runs(data)
     embedded.EmbeddedServer(data).shutdown()
     assert not runs(data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,11 +24,12 @@ from ragstore import (
 )
 from ragstore.conf import override_settings
 from ragstore.driver import connect
-from ragstore.indexing import IndexOptions, index_after_load
+from ragstore.indexing import index_after_load
 from ragstore.load import FIRST_ANALYSIS
 from ragstore.procedure import perform
 from ragstore.space import Space
 from ragstore.testing.factories import make_collection, make_space
+from ragstore.tuning import IndexOptions
 from ragstore.work import do
 
 INDEXES = """
@@ -135,6 +137,39 @@ def test_invalid_index_is_built_again(
 
     assert report.state == "built"
     assert [row[:2] for row in indexes(connection)] == [(name, True)]
+    assert "left from a build that failed" in caplog.text
+
+
+def test_partition_is_vacuumed_after_a_build(store: Store, space: Space) -> None:
+    """Its vectors are counted without a look at each, as a move does while writers wait."""
+    store.build_index("s")
+
+    with store.connection.transaction() as cursor:
+        visible = cursor.execute(
+            b"SELECT relpages, relallvisible FROM pg_class WHERE relname = %s", [space.partition]
+        ).fetchall()
+    assert visible == [(1, 1)]
+
+
+def test_build_that_ended_a_deadlock_is_made_again(
+    store: Store, space: Space, connection: DatabaseConnection, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What it left is dropped, and the index built when the other transaction is over."""
+    caplog.set_level(logging.INFO, "ragstore")
+    reports: list[Any] = []
+    thread = threading.Thread(target=lambda: reports.append(store.build_index("s", "large")))
+    with connect(connection.migration_url) as other:
+        other.execute("SET LOCAL deadlock_timeout = '60s'")  # the build is the one to be ended
+        other.execute(f"LOCK {space.partition} IN ROW EXCLUSIVE MODE".encode())
+        thread.start()
+        while not indexes(connection):  # it is being built, and waits for the lock above
+            time.sleep(0.01)
+        other.execute(f"LOCK {space.partition} IN SHARE MODE".encode())
+    thread.join()
+
+    assert [each.state for each in reports] == ["built"]
+    assert [(name, valid) for name, valid, _ in indexes(connection)] == [(reports[0].name, True)]
+    assert "Other sessions are in the way (40P01): trying again" in caplog.text
     assert "left from a build that failed" in caplog.text
 
 

@@ -28,7 +28,7 @@ from ragstore.content import prepare_batch
 from ragstore.driver import connect
 from ragstore.execution import run
 from ragstore.models import MAX_TEXT_BYTES
-from ragstore.space import pack_vectors
+from ragstore.packing import pack_vectors
 
 CHUNKS = """
 SELECT d.key, c.ordinal, c.text, c.token_count, c.metadata, c.language, c.id

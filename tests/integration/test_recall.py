@@ -170,7 +170,7 @@ def test_stats_of_a_space(either: Any) -> None:
         "bare", 0, 2, False, False,
     )  # fmt: skip
     assert (full.name, full.vectors, full.lacking, full.is_active, full.is_due) == (
-        "halfvec", 101, 0, True, True,
+        "halfvec", COUNT, 0, True, True,
     )  # fmt: skip
     (index,) = after.indexes
     assert (index.name, index.collection, index.is_valid) == (built.name, "halfvec", True)

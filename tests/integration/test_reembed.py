@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import subprocess
@@ -114,7 +115,7 @@ def test_move_there_and_back(moving: Any) -> None:
     moving.ingest("c", documents(1, "later"), embed=embed)
     back = moving.reembed("c", to="old", embed=embedder(OLD))
 
-    assert (back.embedded, back.last, back.passes, back.switched) == (4, 4, 0, True)
+    assert (back.embedded, back.last, back.passes, back.switched) == (4, 0, 1, True)
     assert rows(connection, LACKING) == [(0,)]
     assert moving.search("c", vector=embedder(OLD)(["later 0 1"])[0], k=1)[0].text == "later 0 1"
 
@@ -174,8 +175,9 @@ def test_killed_run_goes_on_where_it_stopped(moving: Any) -> None:
         seen.extend(texts)
         return embed(texts)
 
-    with pytest.raises(RuntimeError, match="service is gone"):
-        moving.reembed("c", to="new", embed=failing, batch_size=10, last=0)
+    with pytest.raises(exceptions.EmbeddingFailed, match="RuntimeError") as failed:
+        moving.reembed("c", to="new", embed=failing, batch_size=10, last=0, embed_retries=0)
+    assert str(failed.value.__cause__) == "the embedding service is gone"
     assert moving.collection("c").space.name == "old"
     assert len(moving.search("c", vector=embedder(OLD)(["x 3 1"])[0])) == 10
     assert len(seen) == 20
@@ -249,8 +251,10 @@ def test_move_elsewhere_is_refused_until_it_is_cancelled(moving: Any) -> None:
         ({"to": "nowhere"}, exceptions.SpaceNotFound, "'nowhere'"),
         ({"collection": "d"}, exceptions.CollectionNotFound, "'d'"),
         ({"to": "bare"}, exceptions.SpaceNotReady, "'bare' has no partition"),
-        ({"embed": embedder(OLD)}, exceptions.DimensionMismatch, "has 8 dim.*takes 12"),
         ({"embed": lambda _: 7}, exceptions.EmbeddingFailed, "returned int: it must return"),
+        ({"embed_batch_size": 0}, exceptions.InvalidInput, "embed_batch_size is 0"),
+        ({"embed_concurrency": 0}, exceptions.InvalidInput, "embed_concurrency is 0"),
+        ({"embed_retries": -1}, exceptions.InvalidInput, "embed_retries is -1"),
         ({"batch_size": 0}, exceptions.InvalidInput, "batch_size is 0"),
         ({"last": -1}, exceptions.InvalidInput, "last is -1"),
         ({"sample": True}, exceptions.InvalidInput, "sample is True"),
@@ -272,6 +276,181 @@ def test_what_cannot_be_moved_is_named(
     space = filled.collection("c").space
     assert space is not None
     assert space.name == "old"
+
+
+# --- the model -----------------------------------------------------------------------------------
+
+
+def test_texts_are_embedded_as_ingest_does(moving: Any) -> None:
+    """A call has so many texts at most, equal ones once, and one that failed is made again."""
+    moving.ingest("c", [NewDocument("x0", ["equal", "x 0 1", "equal"])], embed=embedder(OLD))
+    calls: list[list[str]] = []
+
+    def embed(texts: list[str]) -> Any:
+        calls.append(texts)
+        if len(calls) in {2, 3}:
+            raise ConnectionError("the service is gone for a moment")
+        return embedder(NEW)(texts)
+
+    report = moving.reembed("c", to="new", embed=embed, batch_size=20, embed_batch_size=12)
+
+    assert sorted(map(len, calls)) == [6, 8, 8, 8, 12, 12]
+    assert (report.embedded, report.switched) == (39, True)
+    assert sum(text == "equal" for each in calls for text in each) == 1
+    assert rows(moving.connection, LACKING) == [(0,)]
+
+
+def test_calls_run_at_once(moving: Any) -> None:
+    """Of ``embed_concurrency`` calls none ends before the others have begun."""
+    together = threading.Barrier(4, timeout=20)
+
+    def embed(texts: list[str]) -> Any:
+        together.wait()
+        return embedder(NEW)(texts)
+
+    assert moving.reembed(
+        "c", to="new", embed=embed, embed_batch_size=10, embed_concurrency=4
+    ).switched
+
+
+UNFIT = {
+    "dimension": ([1.0] * OLD, exceptions.DimensionMismatch, "has 8 dim.*takes 12"),
+    "nan": ([float("nan")] * NEW, exceptions.NonFiniteVector, "NaN"),
+    "zero": ([0.0] * NEW, exceptions.ZeroVector, "no direction"),
+}
+
+
+@pytest.mark.parametrize("at", [0, 2], ids=["in a pass", "while writers wait"])
+@pytest.mark.parametrize(("vector", "error", "message"), UNFIT.values(), ids=UNFIT)
+def test_vector_that_does_not_fit_names_its_chunk(
+    filled: Store, vector: list[float], error: type[Exception], message: str, at: int
+) -> None:
+    """The error has the key of the document and the place of the chunk, and nothing is switched."""
+    odd = NewDocument("odd", ["even", "odd"])
+    calls: list[list[str]] = []
+
+    def embed(texts: list[str]) -> Any:
+        calls.append(texts)
+        if at and len(calls) <= at:  # the first two are passes
+            document = odd if len(calls) == at else NewDocument("more", ["more"])
+            filled.ingest("c", [document], embed=embedder(OLD))
+        return [vector if text == "odd" else [1.0] * NEW for text in texts]
+
+    if not at:
+        filled.ingest("c", [odd], embed=embedder(OLD))
+    with pytest.raises(error, match=f"document 'odd', chunk 1: .*{message}") as refused:
+        filled.reembed("c", to="new", embed=embed)
+
+    assert isinstance(refused.value, exceptions.InvalidVector)
+    assert (refused.value.key, refused.value.chunk) == ("odd", 1)
+    assert len(calls) == at + 1
+    assert filled.collection("c").require_space().name == "old"
+
+
+def test_writers_are_let_by_when_the_model_fails(filled: Store) -> None:
+    """A call that fails while writers wait is made again when they are done, not before."""
+    calls: list[list[str]] = []
+    stored: list[int] = []
+
+    def write() -> None:
+        report = filled.ingest("c", documents(1, "waited"), embed=embedder(OLD))
+        stored.append(report.inserted)
+
+    thread = threading.Thread(target=write)
+
+    def embed(texts: list[str]) -> Any:
+        calls.append(texts)
+        if len(calls) < 3:
+            filled.ingest("c", documents(1, f"time {len(calls)}"), embed=embedder(OLD))
+        elif len(calls) == 3:  # the last ones: the collection is locked
+            thread.start()
+            thread.join(0.3)
+            assert thread.is_alive()
+            raise ConnectionError("the service is gone for a moment")
+        else:
+            thread.join(20)
+        return embedder(NEW)(texts)
+
+    report = filled.reembed("c", to="new", embed=embed)
+
+    assert stored == [1]
+    assert report.switched
+    assert report.embedded == 40 + 3 * 4
+    assert rows(filled.connection, LACKING) == [(0,)]
+
+
+def test_model_that_fails_each_time_writers_wait_ends_the_run(filled: Store) -> None:
+    """After so many attempts at the last ones the run ends with the model's error."""
+    calls: list[bool] = []  # whether writers waited
+
+    def embed(texts: list[str]) -> Any:
+        with filled.connection.transaction() as cursor:
+            taken = cursor.execute(
+                b"SELECT id FROM ragstore_collection FOR KEY SHARE SKIP LOCKED"
+            ).fetchall()
+        calls.append(not taken)
+        if not taken:
+            raise ConnectionError("the service is gone for a moment")
+        filled.ingest("c", documents(1, f"time {len(calls)}"), embed=embedder(OLD))
+        return embedder(NEW)(texts)
+
+    with pytest.raises(exceptions.EmbeddingFailed, match="ConnectionError for 4 texts, once"):
+        filled.reembed("c", to="new", embed=embed, embed_retries=1)
+
+    assert sum(calls) == 2
+    assert filled.collection("c").require_space().name == "old"
+    assert filled.reembed("c", to="new", embed=embedder(NEW)).switched
+
+
+# --- whoever may refuse ------------------------------------------------------------------------
+
+
+def test_switch_that_is_refused_changes_nothing(moving: Any) -> None:
+    """Who is asked sees the comparison and the index; refused, all is kept for the next run."""
+    asked: list[ReembedReport] = []
+
+    def refuse_it(report: ReembedReport) -> bool:
+        asked.append(report)
+        # Nothing is locked: writers go on.
+        Store(moving.connection).ingest("c", documents(1, "meanwhile"), embed=embedder(OLD))
+        return False
+
+    with pytest.raises(exceptions.SwitchRefused, match=r"'c'.*'new'.*cancel_reembed") as refused:
+        moving.reembed("c", to="new", embed=embedder(NEW), approve=refuse_it)
+
+    assert [refused.value.report] == asked
+    assert (asked[0].replaced, asked[0].space, asked[0].embedded) == ("old", "new", 40)
+    assert asked[0].comparison.overlap < 1
+    assert asked[0].index.state == "built"
+    assert not asked[0].switched
+    assert moving.collection("c").space.name == "old"
+    state = rows(moving.connection, "SELECT next_space_id IS NULL FROM ragstore_collection")
+    assert state == [(False,)]
+
+    report = moving.reembed("c", to="new", embed=embedder(NEW), approve=lambda _: np.True_)
+
+    assert (report.embedded, report.switched) == (4, True)
+
+
+@pytest.mark.parametrize("answer", [None, 1, "yes"], ids=repr)
+def test_answer_that_is_no_answer_switches_nothing(filled: Store, answer: Any) -> None:
+    """A function that forgets its return, or returns something else, is told so."""
+    with pytest.raises(exceptions.InvalidInput, match=r"approve\(\) returned .* True or False"):
+        filled.reembed("c", to="new", embed=embedder(NEW), approve=lambda _: answer)
+
+    assert filled.collection("c").require_space().name == "old"
+
+
+def test_error_of_whoever_is_asked_is_theirs(moving: Any) -> None:
+    """What approve raises reaches the caller as it is, and nothing is switched."""
+
+    def fail(_: ReembedReport) -> bool:
+        raise LookupError("no such evaluation")
+
+    with pytest.raises(LookupError, match="no such evaluation"):
+        moving.reembed("c", to="new", embed=embedder(NEW), approve=fail)
+
+    assert moving.collection("c").space.name == "old"
 
 
 # --- while others write ------------------------------------------------------------------------
@@ -305,10 +484,14 @@ def test_chunks_replaced_and_deleted_meanwhile(filled: Store) -> None:
 
 
 def test_few_chunks_are_embedded_under_the_lock(filled: Store) -> None:
-    """While the last ones are embedded writers wait, and end with SpaceChanged; readers go on."""
+    """What comes in the last passes is embedded while writers wait; readers go on.
+
+    A write that waited ends with SpaceChanged.
+    """
     filled.reembed("c", to="new", embed=embedder(NEW), last=40, sample=0)
     filled.reembed("c", to="old", embed=embedder(OLD))
     filled.ingest("c", documents(1, "few"), embed=embedder(OLD))
+    calls: list[list[str]] = []
     outcome: list[Any] = []
 
     def write() -> None:
@@ -320,6 +503,10 @@ def test_few_chunks_are_embedded_under_the_lock(filled: Store) -> None:
     thread = threading.Thread(target=write)
 
     def slow(texts: list[str]) -> Any:
+        calls.append(texts)
+        if len(calls) < 3:
+            filled.ingest("c", documents(1, f"time {len(calls)}"), embed=embedder(OLD))
+            return embedder(NEW)(texts)
         assert len(texts) == 4
         thread.start()
         thread.join(0.5)
@@ -330,7 +517,7 @@ def test_few_chunks_are_embedded_under_the_lock(filled: Store) -> None:
     report = filled.reembed("c", to="new", embed=slow)
     thread.join()
 
-    assert (report.embedded, report.last, report.passes) == (4, 4, 0)
+    assert (report.embedded, report.last, report.passes) == (12, 4, 2)
     assert report.stall > 0.5
     assert len(outcome) == 1
     assert rows(filled.connection, LACKING) == [(0,)]
@@ -401,6 +588,28 @@ def test_writers_faster_than_embed_are_told_of(
     assert filled.reembed("c", to="new", embed=embed, last=0).switched
 
 
+def test_switch_is_not_tried_for_ever(filled: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If each time more came than may be embedded while writers wait, the run says so."""
+    monkeypatch.setattr(reembed, "MAX_PASSES", 3)
+    attempts: list[Any] = []
+
+    locked = reembed.Move._locked
+
+    def after_a_write(move: reembed.Move, *given: Any) -> Any:
+        filled.ingest("c", documents(1, f"time {len(attempts)}"), embed=embedder(OLD))
+        attempts.append(given)
+        return (yield from locked(move, *given))
+
+    monkeypatch.setattr(reembed.Move, "_locked", after_a_write)
+    with pytest.raises(exceptions.ReembedUnfinished, match="4 chunks of 'c'") as unfinished:
+        filled.reembed("c", to="new", embed=embedder(NEW), last=3)
+
+    assert len(attempts) == 3
+    assert unfinished.value.lacking == 4
+    monkeypatch.undo()
+    assert filled.reembed("c", to="new", embed=embedder(NEW), last=3).embedded == 4
+
+
 def test_two_runs_share_the_work(filled: Store) -> None:
     """A second run to the same space makes nothing fail, and every chunk is embedded once."""
     results: list[Any] = []
@@ -444,13 +653,15 @@ def test_page_is_read_in_order_whatever_the_statistics(filled: Store) -> None:
             assert "Index" in plan
             assert not re.search("Seq Scan|Bitmap|Hash", plan), plan
             assert "Sort" not in plan or statement is backfill._STILL_THERE, plan
+            if statement is backfill._LACKING_CHUNKS:  # what lacks a vector is found by the keys
+                assert plan.count("Index Only Scan") == 2, plan
 
 
 # --- other roles, other functions --------------------------------------------------------------
 
 
-async def test_embed_may_be_a_coroutine_function(filled: Store) -> None:
-    """For an AsyncStore, embed and on_progress are awaited."""
+async def test_functions_may_be_coroutine_functions(filled: Store) -> None:
+    """For an AsyncStore, embed, on_progress and approve are awaited."""
     embed = embedder(NEW)
     told: list[int] = []
 
@@ -460,12 +671,36 @@ async def test_embed_may_be_a_coroutine_function(filled: Store) -> None:
     async def tell(report: ReembedReport) -> None:
         told.append(report.embedded)
 
+    async def agree(report: ReembedReport) -> bool:
+        return report.embedded == 40
+
     async with DatabaseConnection(filled.connection.url) as connection:
         report = await AsyncStore(connection).reembed(
-            "c", to="new", embed=embed_later, last=3, batch_size=37, on_progress=tell
+            "c",
+            to="new",
+            embed=embed_later,
+            last=3,
+            batch_size=37,
+            approve=agree,
+            on_progress=tell,
         )
 
-    assert (report.embedded, told) == (40, [37, 40])
+    assert (report.embedded, report.switched, told) == (40, True, [37, 40])
+
+
+async def test_progress_is_told_on_the_loop(filled: Store) -> None:
+    """A plain on_progress of an AsyncStore is called on the loop, as that of ingest is."""
+    loops: list[Any] = []
+
+    async with DatabaseConnection(filled.connection.url) as connection:
+        await AsyncStore(connection).reembed(
+            "c",
+            to="new",
+            embed=embedder(NEW),
+            on_progress=lambda _: loops.append(asyncio.get_running_loop()),
+        )
+
+    assert loops == [asyncio.get_running_loop()]
 
 
 def test_role_that_owns_nothing_moves_a_collection(filled: Store) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -46,6 +47,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait for locks for less time than an application would."""
     monkeypatch.setattr(space_lifecycle, "LOCK_TIMEOUT", "50ms")
     monkeypatch.setattr(space_lifecycle, "LOCK_PAUSES", (0.01, 0.05))
+    monkeypatch.setattr(space_lifecycle, "DROP_PAUSES", (0.01, 0.05))
 
 
 def test_space_is_dropped_with_its_vectors(either: Any, used: Space) -> None:
@@ -124,6 +126,27 @@ def test_reader_that_ends_is_waited_for(
     thread.join()
 
     assert is_gone(connection, used)
+
+
+def test_searches_do_not_queue_behind_a_drop(
+    store: Store, used: Space, connection: DatabaseConnection
+) -> None:
+    """While a drop waits for one reader others are held up for a moment only, again and again."""
+    seconds: list[float] = []
+    thread = threading.Thread(target=store.drop_space, args=["old"])
+    with connect(connection.migration_url) as reader:
+        reader.execute("LOCK ragstore_chunk IN ACCESS SHARE MODE")
+        thread.start()
+        until = time.perf_counter() + 2.5
+        while (begun := time.perf_counter()) < until:
+            assert len(store.search("c", vector=[0, 1])) == 1
+            seconds.append(time.perf_counter() - begun)
+        assert thread.is_alive()
+    thread.join()
+
+    assert is_gone(connection, used)
+    assert sum(each > 0.1 for each in seconds) >= 2
+    assert max(seconds) < 1
 
 
 def test_collection_that_comes_meanwhile_keeps_the_space(

@@ -13,7 +13,8 @@ from sqlalchemy.dialects import postgresql
 
 from ragstore import exceptions
 from ragstore.models import EmbeddingSpace
-from ragstore.space import Space, check_vectors, distance, pack_vectors
+from ragstore.packing import check_vectors, pack_vectors
+from ragstore.space import Space, distance
 from ragstore.types import IndexType, Metric
 
 METRICS = get_args(Metric)
