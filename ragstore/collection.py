@@ -24,7 +24,8 @@ class CollectionInfo:
     there. The rest is known where the collection was measured: ``size`` is how many vectors it
     has, estimated beyond the space's ``exact_limit``; ``own_index`` and ``space_index`` are how
     many vectors its own index and that of the whole space hold, or None where there is no such
-    index, or none that can be used. ``ways`` is what searches remember of it.
+    index, or none that can be used; ``chunks`` is how many all collections have together, 0 before
+    the first ANALYZE. ``ways`` is what searches remember of it.
     """
 
     id: int
@@ -35,6 +36,7 @@ class CollectionInfo:
     size: int | None = field(default=None, compare=False)
     own_index: int | None = field(default=None, compare=False)
     space_index: int | None = field(default=None, compare=False)
+    chunks: int = field(default=0, compare=False)
     ways: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def require_space(self) -> Space:
@@ -88,7 +90,8 @@ SELECT
     SELECT FROM ragstore_embedding WHERE space_id = {space} AND collection_id = {collection}
     LIMIT {most}
   ) AS counted),
-  {own}, {whole}
+  {own}, {whole},
+  (SELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = to_regclass('ragstore_chunk'))
 """)
 # What is not analyzed yet has -1 rows; the table may know more.
 _ROWS_OF_INDEX = sql.SQL(
@@ -115,10 +118,12 @@ def measure(collection: CollectionInfo) -> Operation[CollectionInfo]:
             whole=whole,
         )
     )
-    size, own_index, space_index = rows[0]
+    size, own_index, space_index, chunks = rows[0]
     if size > space.exact_limit:
         size = max(size, own_index or 0, (yield from _estimated(space, collection.id)))
-    return replace(collection, size=size, own_index=own_index, space_index=space_index)
+    return replace(
+        collection, size=size, own_index=own_index, space_index=space_index, chunks=chunks or 0
+    )
 
 
 def _estimated(space: Space, collection_id: int) -> Operation[int]:

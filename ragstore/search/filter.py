@@ -14,7 +14,7 @@ from ragstore.content import check_text
 from ragstore.exceptions import InvalidFilter, InvalidInput
 from ragstore.execution import compiled
 from ragstore.models import CHUNKS, DOCUMENTS, MAX_TEXT_BYTES
-from ragstore.search.nodes import Node, is_about_documents, shape_of, values_of
+from ragstore.search.nodes import Node, as_rare, is_about_documents, shape_of, values_of
 from ragstore.search.operators import parsed
 
 Where = Mapping[str, Any] | ColumnElement[bool]
@@ -31,12 +31,19 @@ class Filter:
     """
 
     def __init__(
-        self, shape: Hashable, values: Sequence[Any], build: Build, *, is_about_documents: bool
+        self,
+        shape: Hashable,
+        values: Sequence[Any],
+        build: Build,
+        *,
+        is_about_documents: bool,
+        node: Node | None = None,
     ) -> None:
         self.shape = shape
         self.values = values
         self.is_about_documents = is_about_documents
         self._build = build
+        self._node = node
 
     @cached_property
     def _built(self) -> tuple[ColumnElement[bool], Sequence[BindParameter[Any]]]:
@@ -51,6 +58,23 @@ class Filter:
     def parameters(self) -> Sequence[BindParameter[Any]]:
         """Return the parameters of the condition, one for each of the values."""
         return self._built[1]
+
+    @property
+    def as_rare(self) -> Filter | None:
+        """Return the filter for a statement whose plan is kept, and is one for few chunks.
+
+        None where the planner knows more of the values than it is to know: columns of documents
+        have statistics, and a condition of SQLAlchemy's may be about anything.
+        """
+        node = self._node
+        if node is None or self.is_about_documents:
+            return None
+        return Filter(
+            ("rare", self.shape),
+            self.values,
+            lambda: _built(as_rare(node)),
+            is_about_documents=False,
+        )
 
     @property
     def identity(self) -> Hashable:
@@ -91,6 +115,7 @@ def read(where: Where) -> Filter:
         values_of(node),
         partial(_built, node),
         is_about_documents=is_about_documents(node),
+        node=node,
     )
 
 

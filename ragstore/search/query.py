@@ -178,6 +178,7 @@ class _Answer:
         self.space = target.require_space() if asked.kind != "text" else None
         self.need = 0
         self.digits: int | None = None
+        self.keeps_plan = self.filter is None
         self.values: dict[str, Any] = {"name": target.name, "language": target.language}
         if self.space is not None:
             self.values["vector"] = PackedVector(pack_vector(self.space, vector))
@@ -241,7 +242,8 @@ class _Answer:
         key = self._filter_key()
         known = self.memory.filters.get(key) if key is not None else None
         matching, at_least = known or (None, False)
-        self.digits = None if matching is None or at_least else len(str(matching))
+        if matching is not None and not at_least:
+            self._foresee(matching)
         return choose(
             Situation(
                 size=self.target.size or 0,
@@ -255,6 +257,19 @@ class _Answer:
                 must_be_exact=self.asked.exact or self.space.index_type == "none",
             )
         )
+
+    def _foresee(self, matching: int) -> None:
+        """Choose the plan that is kept for a filter which is known to keep so many."""
+        size = self.target.size or 0
+        rare = self.filter.as_rare if self.filter is not None else None
+        # The index of the metadata is of all collections: in a small one of many, a value may be
+        # rare that others are full of, and only the planner knows.
+        is_large = 0 < self.target.chunks <= _LARGE_PART * size
+        if rare is not None and is_large and matching * _RARE <= size:
+            self.filter = rare
+            self.keeps_plan = True
+        else:
+            self.digits = len(str(matching))
 
     def _candidates(self, wanted: int) -> int:
         """Return how many an index is asked for, to have so many after they are compared."""
@@ -298,7 +313,7 @@ class _Answer:
         }
         # A plan that is kept for any filter reads all of the collection for a filter of ten chunks.
         by_index = form.kind == "vector" and form.probe is None and form.scan not in _COMPARING
-        keep = self.filter is None or by_index or form.digits is not None
+        keep = self.keeps_plan or by_index or form.digits is not None
         return prepared.with_values(values, self.filter, keep_plan=keep)
 
     def _prepared(self, form: Form) -> Prepared:
@@ -339,7 +354,8 @@ class _Answer:
         return exact, self._form(exact, wanted)
 
     def _filter_key(self) -> int | None:
-        identity = self.filter.identity if self.filter is not None else None
+        asked = self.asked._filter  # noqa: SLF001 - two halves of one thing
+        identity = asked.identity if asked is not None else None
         return None if identity is None else hash((self.target.id, identity))
 
     def _remember(self, form: Form, rows: list[Row]) -> None:
@@ -396,6 +412,8 @@ class _Answer:
 _Way = tuple[Strategy | None, Form, Prepared]
 _MOST_WAYS = 256
 
+_LARGE_PART = 20  # of all chunks, so many times more than the collection's at most
+_RARE = 50  # of a collection, so many times more than pass the filter at least
 _COMPARING = ("exact", "filter")
 _PLAIN = 11  # the columns that every hit has
 _ORDINAL = 4

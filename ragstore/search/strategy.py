@@ -18,7 +18,7 @@ MAX_EF_SEARCH = 1_000
 """pgvector's limit: the most candidates that an index gives at once."""
 
 DEFAULT_EF_SEARCH = 40
-"""pgvector's own: recall@10 of 0.99 on 100,000 vectors in clusters, in a graph as ragstore builds."""
+"""pgvector's own; recall@10 of 0.99 on 100,000 vectors in clusters, in a graph ragstore builds."""
 
 _START = 1_100
 """Finding a first neighbour in a graph of 100,000."""
