@@ -305,7 +305,8 @@ class _Answer:
         return self._filled(self._prepared(form), form, strategy)
 
     def _filled(self, prepared: Prepared, form: Form, strategy: Strategy | None) -> Numbered:
-        ef_search = max(self.asked.ef_search or DEFAULT_EF_SEARCH, form.measured)
+        chosen = strategy.ef_search if strategy else DEFAULT_EF_SEARCH
+        ef_search = max(self.asked.ef_search or chosen, form.measured)
         values = {
             **self.values,
             "ef_search": min(ef_search, MAX_EF_SEARCH),
