@@ -276,7 +276,7 @@ class DatabaseConnection:
             pooled = _checked_out(engine, ask=ask)
             try:
                 connection = pooled.driver_connection
-                if connection.info.transaction_status == TransactionStatus.INTRANS:
+                if connection.pgconn.transaction_status == TransactionStatus.INTRANS:
                     with connection.transaction():  # the test kit keeps it in one of its own
                         yield connection
                     return
@@ -285,7 +285,7 @@ class DatabaseConnection:
                 try:
                     yield connection
                 finally:
-                    if connection.info.transaction_status == TransactionStatus.IDLE:
+                    if connection.pgconn.transaction_status == TransactionStatus.IDLE:
                         connection.autocommit = before
                     else:
                         pooled.invalidate()
@@ -308,7 +308,7 @@ class DatabaseConnection:
             pooled = await greenlet_spawn(_checked_out, engine.sync_engine, ask=ask)
             try:
                 driver: Any = pooled.driver_connection
-                if driver.info.transaction_status == TransactionStatus.INTRANS:
+                if driver.pgconn.transaction_status == TransactionStatus.INTRANS:
                     async with driver.transaction():
                         yield driver
                     return
@@ -317,7 +317,7 @@ class DatabaseConnection:
                 try:
                     yield driver
                 finally:
-                    if driver.info.transaction_status == TransactionStatus.IDLE:
+                    if driver.pgconn.transaction_status == TransactionStatus.IDLE:
                         await driver.set_autocommit(before)
                     else:
                         await greenlet_spawn(pooled.invalidate)

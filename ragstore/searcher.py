@@ -29,6 +29,7 @@ from ragstore.execution import (
     run_together,
     run_together_async,
 )
+from ragstore.search.answer import answer
 from ragstore.search.memory import Memory
 from ragstore.search.query import Search
 from ragstore.search.result import SearchResult
@@ -67,7 +68,7 @@ class Searcher:
     def _answer(self, target: CollectionInfo, searches: list[Search]) -> Answers:
         vectors = [_made(each, target) for each in searches]
         operations = lambda: [  # noqa: E731 - a second attempt needs new ones
-            each.on(target, vector, self.memory)
+            answer(each, target, vector, self.memory)
             for each, vector in zip(searches, vectors, strict=True)
         ]
         return self._read(operations)
@@ -122,7 +123,7 @@ class AsyncSearcher:
     async def _answer(self, target: CollectionInfo, searches: list[Search]) -> Answers:
         vectors = [await _made_async(each, target) for each in searches]
         operations = lambda: [  # noqa: E731 - a second attempt needs new ones
-            each.on(target, vector, self.memory)
+            answer(each, target, vector, self.memory)
             for each, vector in zip(searches, vectors, strict=True)
         ]
         return await self._read(operations)

@@ -63,18 +63,15 @@ class Filter:
     def as_rare(self) -> Filter | None:
         """Return the filter for a statement whose plan is kept, and is one for few chunks.
 
-        None where the planner knows more of the values than it is to know: columns of documents
-        have statistics, and a condition of SQLAlchemy's may be about anything.
+        None where there is no equality of metadata to tell that of, and where the planner knows
+        more of the values than it is to know: columns of documents have statistics, and a
+        condition of SQLAlchemy's may be about anything.
         """
-        node = self._node
-        if node is None or self.is_about_documents:
+        rare = None if self._node is None or self.is_about_documents else as_rare(self._node)
+        if rare is None:
             return None
-        return Filter(
-            ("rare", self.shape),
-            self.values,
-            lambda: _built(as_rare(node)),
-            is_about_documents=False,
-        )
+        shape = ("rare", self.shape)
+        return Filter(shape, self.values, partial(_built, rare), is_about_documents=False)
 
     @property
     def identity(self) -> Hashable:

@@ -14,6 +14,7 @@ from typing import Generic, TypeVar
 
 from ragstore.collection import CollectionInfo
 from ragstore.search.prepared import Prepared
+from ragstore.search.statement import Form
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -61,11 +62,6 @@ class Remembered(Generic[K, V]):
             if len(self._entries) > self._most:
                 self._entries.popitem(last=False)
 
-    def forget(self, key: K) -> None:
-        """Drop a value, if it is there."""
-        with self._lock:
-            self._entries.pop(key, None)
-
     def __len__(self) -> int:
         """Return how many there are, too old ones included."""
         return len(self._entries)
@@ -77,4 +73,4 @@ class Memory:
     def __init__(self) -> None:
         self.collections: Remembered[str, CollectionInfo] = Remembered(1_024, COLLECTION_SECONDS)
         self.filters: Remembered[int, tuple[int, bool]] = Remembered(4_096, FILTER_SECONDS)
-        self.statements: Remembered[Hashable, Prepared] = Remembered(512)
+        self.statements: Remembered[Hashable, tuple[Form, Prepared]] = Remembered(512)

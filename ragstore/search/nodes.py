@@ -42,9 +42,9 @@ Path = tuple[str, ...]
 class Contains:
     """Metadata contains one of these JSON objects: the one condition that an index answers.
 
-    The planner takes a rare one to keep 1 row in 10,000, whatever the value is: it does not see
-    the value, and it multiplies its guess of 1 in 100 with that of the same condition again, which
-    costs the index nothing.
+    The planner takes a rare one, of one object, to keep 1 row in 10,000 whatever the value is: it
+    does not see the value, and it multiplies its guess of 1 in 100 with that of the same condition
+    again, which costs the index nothing.
     """
 
     wanted: tuple[str, ...]
@@ -54,17 +54,14 @@ class Contains:
     def sql(self, take: Take) -> Any:
         """Return ``metadata @> value``, or ``@> ANY (values)`` for any number of them but one."""
         contains = _metadata(self.of_document).bool_op("@>")
-        if len(self.wanted) == 1:
-            value: Any = cast(take(self.wanted[0], Text), JSONB)
-        else:
-            value = cast(take(list(self.wanted), ARRAY(Text)), ARRAY(JSONB))
-        if self.is_rare:
-            value = select(value).scalar_subquery()
         if len(self.wanted) != 1:
-            # Without the cast a query in ANY is one of rows, not of one array.
-            value = func.any(cast(value, ARRAY(JSONB)) if self.is_rare else value)
-        condition = contains(value)
-        return and_(condition, condition) if self.is_rare else condition
+            values = cast(take(list(self.wanted), ARRAY(Text)), ARRAY(JSONB))
+            return contains(func.any(values))
+        value = cast(take(self.wanted[0], Text), JSONB)
+        if not self.is_rare:
+            return contains(value)
+        condition = contains(select(value).scalar_subquery())
+        return and_(condition, condition)
 
 
 @dataclass(frozen=True)
@@ -211,15 +208,13 @@ def shape_of(node: Node) -> tuple[Any, ...]:
     return (type(node).__name__, len(node.path), node.of_document, *kind)
 
 
-def as_rare(node: Node) -> Node:
-    """Return a node that keeps the same, by a plan for a condition that keeps few."""
-    if isinstance(node, Contains):
+def as_rare(node: Node) -> Node | None:
+    """Return a node that keeps the same, with a plan for few rows, if it begins with equality."""
+    if isinstance(node, Contains) and len(node.wanted) == 1:
         return replace(node, is_rare=True)
-    if isinstance(node, Not):
-        return Not(as_rare(node.node))
-    if isinstance(node, Every | Some):
-        return type(node)(tuple(map(as_rare, node.nodes)))
-    return node
+    if isinstance(node, Every) and node.nodes and (first := as_rare(node.nodes[0])):
+        return Every((first, *node.nodes[1:]))
+    return None
 
 
 def values_of(node: Node) -> list[Any]:

@@ -140,7 +140,7 @@ class _Reader:
     def _condition(
         self, keys: Path, wanted: Any, plain: dict[str, Any], nodes: list[Node], of_document: bool
     ) -> None:
-        if not _is_operators(wanted):
+        if type(wanted) in _PLAIN or not _is_operators(wanted):
             if isinstance(wanted, date):
                 wanted = {"$eq": wanted}
             else:
@@ -152,6 +152,9 @@ class _Reader:
         for operator, value in wanted.items():
             self.count += 1
             nodes.append(_operated(keys, operator, value, of_document))
+
+
+_PLAIN = (str, int, float, bool, type(None))  # to ask whether it is a Mapping takes a microsecond
 
 
 def _is_operators(wanted: Any) -> bool:
@@ -169,6 +172,8 @@ def _is_operators(wanted: Any) -> bool:
 
 def _keys(name: str) -> Path:
     r"""Return the keys of a path: cut at each dot but one behind a backslash."""
+    if "\\" not in name:
+        return tuple(name.split("."))
     keys = [""]
     letters = iter(name)
     for letter in letters:

@@ -129,9 +129,10 @@ def _with_filter(now: Situation, scan: Scan, rows: int) -> Strategy:
     width = math.ceil(_WIDTH * now.need * rows / max(now.matching, 1))
     if is_few and not width <= widest <= now.matching:
         return Strategy("filter", f"the filter keeps about {now.matching:,}, so each was compared")
+    why = f"about {now.matching:,} and {now.need:,} is wanted" if is_few else "many"
     return Strategy(
         scan,
-        f"{_NAMES[scan]}, as the filter keeps many",
+        f"{_NAMES[scan]}, as the filter keeps {why}",
         max_scan=_reach(rows, now.matching, now.need),
         ef_search=max(min(width, widest), DEFAULT_EF_SEARCH),
     )

@@ -46,7 +46,7 @@ RECALL_AT = 10
 LEAST_RECALL, LEAST_RECALL_FILTERED, SELECTIVE = 0.95, 0.99, 0.01
 MOST_RATIO = 1.3
 TRIED = 3  # queries on which every plan by hand is tried first
-FAR, LEAST_LIMIT = 5, 200  # times the fastest, and milliseconds: a plan beyond is not the fastest
+FAR, LEAST_LIMIT = 5, 50  # times the fastest, and milliseconds: a plan beyond is not the fastest
 KEPT = 2  # of the plans that qualify, the fastest so many are timed
 
 

@@ -15,7 +15,7 @@ from pgvector.psycopg import register_vector, register_vector_async
 
 from ragstore.async_store import AsyncStore
 from ragstore.connection import DatabaseConnection
-from ragstore.search import query
+from ragstore.search.answer import ARM_SIZE
 from ragstore.store import Store
 from tests.benchmarks import byhand, oracle
 from tests.benchmarks.bench import Bench, known_options
@@ -38,7 +38,7 @@ ARMS = ("by hand", "by hand again", "ragstore")
 
 def candidates(k: int = K) -> int:
     """Return how many candidates each arm of a hybrid search has, on both sides."""
-    return max(CANDIDATES if _CHOSEN else query.ARM_SIZE, k)
+    return max(CANDIDATES if _CHOSEN else ARM_SIZE, k)
 
 
 def hybrid_options(k: int = K) -> dict[str, int]:

@@ -59,7 +59,8 @@ def fill(store: Store, made: CollectionInfo, size: int = SIZE) -> None:
     with store.connection.transaction() as connection:
         connection.execute(_FILL, values)
         # New rows wait in a list that is read whole, until a vacuum sorts them in.
-        connection.execute("SELECT gin_clean_pending_list('ragstore_chunk_tsv_idx')")
+        for index in ("tsv", "metadata"):
+            connection.execute(f"SELECT gin_clean_pending_list('ragstore_chunk_{index}_idx')")
         connection.execute("ANALYZE ragstore_chunk")
         connection.execute("ANALYZE ragstore_embedding")
 
@@ -131,6 +132,26 @@ def test_result_names_its_way(indexed: Store, name: str, asked: Any, scan: str) 
         run = [line for line in used if "never executed" not in line]
         assert bool(run) == (index is not None)
         assert all(index in line for line in run if index)
+
+
+@pytest.mark.parametrize("where", [{"few": 3}, {"few": 3, "n": {"$gt": 5}}], ids=["one", "more"])
+def test_kept_plan_of_a_narrow_filter_goes_by_the_index_of_metadata(
+    indexed: Store, where: Any
+) -> None:
+    """What is found with a plan that is kept is the same, and the index of the metadata is read."""
+    asked = {"vector": QUERY, "where": where}
+    first, known = (indexed.search("own", **asked, explain=explain) for explain in (False, True))
+    assert [hit.chunk_id for hit in known] == [hit.chunk_id for hit in first]
+    assert known.plan is not None
+    assert known.plan.count("InitPlan") >= 2
+    assert "Bitmap Index Scan on ragstore_chunk_metadata_idx" in known.plan
+    statements = (
+        "SELECT generic_plans FROM pg_prepared_statements WHERE statement LIKE '%%(SELECT CAST(%%'"
+    )
+    for _ in range(12):  # five to be prepared, five more for the server to compare plans
+        indexed.search("own", **asked)
+    with indexed.connection.reading() as connection:
+        assert any(count for (count,) in connection.execute(statements).fetchall())
 
 
 def test_explain_is_only_on_demand(indexed: Store) -> None:

@@ -30,9 +30,6 @@ def test_least_recently_used_makes_room() -> None:
     assert kept.get(0) == 0
     kept.put(3, 3)
     assert [kept.get(number) for number in range(4)] == [0, None, 2, 3]
-    kept.forget(0)
-    kept.forget(0)
-    assert kept.get(0) is None
 
 
 def test_threads_share_it() -> None:

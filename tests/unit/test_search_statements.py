@@ -17,10 +17,11 @@ from ragstore.collection import CollectionInfo
 from ragstore.execution import compiled
 from ragstore.models import Chunk, Collection, Document, Embedding
 from ragstore.search import condition, fused, hits, matching, nearest
+from ragstore.search.answer import _Answer, answer
 from ragstore.search.filter import Where
 from ragstore.search.hits import of_matching, of_nearest
 from ragstore.search.memory import Memory
-from ragstore.search.query import Search, _Answer
+from ragstore.search.query import Search
 from ragstore.search.result import Hit, SearchResult
 from ragstore.search.text import MAX_QUERY_BYTES, MAX_QUERY_WORDS, word_count
 from ragstore.space import Space
@@ -260,7 +261,7 @@ def test_way_is_chosen_once_for_searches_of_one_shape() -> None:
     sent_: list[Any] = []
     for options, ways in asked:
         search = Search(vector=[1, 0], **options)
-        sent_.append(next(search.on(info, [1, 0], memory)))
+        sent_.append(next(answer(search, info, [1, 0], memory)))
         assert len(info.ways) == ways
     assert sent_[0].statement == sent_[1].statement
     assert 200 in sent_[1].parameters
@@ -277,21 +278,60 @@ def test_filters_of_another_size_have_a_plan_of_their_own() -> None:
     sent_: list[Any] = []
     for value, count in (("a", 10), ("b", 99), ("c", 100), ("d", None)):
         search = Search(vector=[1, 0], where={"x": value})
-        key = _Answer(search, info, [1, 0], memory)._filter_key()
+        key = _Answer(search, info, [1, 0], memory)._filter_key
         assert key is not None
         if count is not None:
             memory.filters.put(key, (count, False))
-        sent_.append(next(search.on(info, [1, 0], memory)))
+        sent_.append(next(answer(search, info, [1, 0], memory)))
     assert sent_[0].statement == sent_[1].statement
     assert len({each.statement for each in sent_}) == 3
     assert [each.prepare for each in sent_] == [None, None, None, False]
+
+
+FEW = {"matching": 1_000, "chunks": 2_000_000, "where": {"x": "a"}}
+PLANS: list[tuple[str, dict[str, Any], bool]] = [
+    ("few of a large collection", {}, True),
+    ("more than equality", {"where": {"x": "a", "y": {"$gt": 5}}}, True),
+    ("no equality", {"where": {"y": {"$gt": 5}}}, False),
+    ("one value of several", {"where": {"x": {"$in": ["a", "b"]}}}, False),
+    ("not few", {"matching": 2_001}, False),
+    ("a small collection of many", {"chunks": 2_000_001}, False),
+    ("chunks never counted", {"chunks": 0}, False),
+    ("a column with statistics", {"where": {"$document": {"key": "a"}}}, False),
+    ("an expression", {"where": META.contains({"x": "a"})}, False),
+]
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_rare"), [case[1:] for case in PLANS], ids=[case[0] for case in PLANS]
+)
+def test_plan_of_a_filter_that_keeps_few_is_kept(changes: dict[str, Any], is_rare: bool) -> None:
+    """One statement serves all filters that keep few, where the planner need not know the value.
+
+    It does not see the value, and is told twice that few pass: its guess is multiplied.
+    """
+    case = {**FEW, **changes}
+    info = CollectionInfo(
+        COLLECTION, "c", "simple", SPACE, True, 100_000, 100_000, chunks=case["chunks"]
+    )
+    memory = Memory()
+    search = Search(vector=[1, 0], k=100, where=case["where"])
+    key = _Answer(search, info, [1, 0], memory)._filter_key
+    assert key is not None
+    memory.filters.put(key, (case["matching"], False))
+    step: Any = next(answer(search, info, [1, 0], memory))
+    text = step.statement.decode()
+    assert text.count("@>") == (2 if is_rare else 1 if "@>" in text else 0)
+    assert ("@> (SELECT" in text) == is_rare
+    assert ("/* " in text) != is_rare
+    assert step.prepare is None
 
 
 def test_statement_of_a_search_names_what_it_was_built_for() -> None:
     """Ids stand in the statement, as plans and partitions go by them; the rest is parameters."""
     info = CollectionInfo(COLLECTION, "ZZname", "simple", SPACE, True, size=5)
     search = Search(text="ZZtext", vector=[1, 0], where={"ZZkey": "ZZvalue"}, neighbours=1)
-    step: Any = next(search.on(info, [1, 0], Memory()))
+    step: Any = next(answer(search, info, [1, 0], Memory()))
     text = step.statement.decode()
     assert f"ragstore_embedding.space_id = {SPACE_ID}" in text
     for table in ("chunk", "document", "embedding"):

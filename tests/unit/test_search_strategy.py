@@ -37,6 +37,9 @@ TABLE: list[tuple[str, dict[str, Any], str, str]] = [
     ("a filter of ten", {**KEEPS, "matching": 10}, "filter", "keeps about 10"),
     ("a filter of none", {**KEEPS, "matching": 0}, "filter", "keeps about 0"),
     ("a filter of 1 %", {**KEEPS, "matching": 1_000}, "filter", "keeps about 1,000"),
+    ("the nearest of 1 %",
+     {**KEEPS, "matching": 1_000, "need": 1}, "own_index", "keeps about 1,000 and 1 is wanted"),
+    ("the nearest of less", {**KEEPS, "matching": 900, "need": 1}, "filter", "keeps about 900"),
     ("a filter of 5 %", {**KEEPS, "matching": 5_000}, "own_index", "keeps many"),
     ("a filter of half", {**KEEPS, "matching": 50_000}, "own_index", "keeps many"),
     ("a filter of 5 %, many wanted",
@@ -57,6 +60,26 @@ def test_strategy(changes: dict[str, Any], scan: str, reason: str) -> None:
     assert reason in chosen.reason
     assert chosen.limit is None
     assert chosen.is_exact == (scan in ("exact", "filter"))
+
+
+WIDTHS: list[tuple[str, dict[str, Any], int]] = [
+    ("no filter", {}, 40),
+    ("one of unknown size", KEEPS, 64),
+    ("the nearest of half", {**KEEPS, "matching": 50_000, "need": 1}, 40),
+    ("the nearest of 10 %", {**KEEPS, "matching": 10_000, "need": 1}, 40),
+    ("the nearest of 8 %", {**KEEPS, "matching": 8_000, "need": 1}, 50),
+    ("ten of 5 %", {**KEEPS, "matching": 5_000}, 64),
+    ("the nearest of 1 %", {**KEEPS, "matching": 1_000, "need": 1}, 400),
+]
+
+
+@pytest.mark.parametrize(
+    ("changes", "ef_search"), [case[1:] for case in WIDTHS], ids=[case[0] for case in WIDTHS]
+)
+def test_width_of_a_search_by_index(changes: dict[str, Any], ef_search: int) -> None:
+    """The fewer pass a filter, the more candidates the index gives at once, within bounds."""
+    chosen = choose(replace(LARGE, **changes))
+    assert (chosen.scan, chosen.ef_search) == ("own_index", ef_search)
 
 
 UNKNOWN: list[tuple[str, dict[str, Any]]] = [
@@ -103,3 +126,4 @@ def test_any_situation_has_a_strategy(now: Situation) -> None:
     if chosen.limit is not None:
         assert chosen.limit >= now.need
     assert chosen.max_scan >= 20_000
+    assert 40 <= chosen.ef_search <= 1_000
