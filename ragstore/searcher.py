@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -34,6 +36,8 @@ from ragstore.search.memory import Memory
 from ragstore.search.query import Search
 from ragstore.search.result import SearchResult
 
+logger = logging.getLogger(__name__)
+
 _ATTEMPTS = 3
 _TOGETHER = 100  # searches of one round trip
 
@@ -49,6 +53,7 @@ class Searcher:
 
     def search(self, collection: str, searches: Sequence[Search]) -> list[SearchResult]:
         """Answer searches on a collection, in their order, in as few round trips as it can."""
+        begun = time.perf_counter()
         answers: Answers = [None] * len(searches)
         for attempt in range(_ATTEMPTS):
             open_ = [at for at, answer in enumerate(answers) if answer is None]
@@ -63,7 +68,7 @@ class Searcher:
             except (InvalidVector, SpaceNotReady, QueryFailed) as exc:
                 if is_fresh or not _may_be_outdated(exc):
                     raise
-        return _complete(collection, answers)
+        return _told(_complete(collection, answers), collection, begun)
 
     def _answer(self, target: CollectionInfo, searches: list[Search]) -> Answers:
         vectors = [_made(each, target) for each in searches]
@@ -104,6 +109,7 @@ class AsyncSearcher:
 
     async def search(self, collection: str, searches: Sequence[Search]) -> list[SearchResult]:
         """Answer searches on a collection; see ``Searcher.search``."""
+        begun = time.perf_counter()
         answers: Answers = [None] * len(searches)
         for attempt in range(_ATTEMPTS):
             open_ = [at for at, answer in enumerate(answers) if answer is None]
@@ -118,7 +124,7 @@ class AsyncSearcher:
             except (InvalidVector, SpaceNotReady, QueryFailed) as exc:
                 if is_fresh or not _may_be_outdated(exc):
                     raise
-        return _complete(collection, answers)
+        return _told(_complete(collection, answers), collection, begun)
 
     async def _answer(self, target: CollectionInfo, searches: list[Search]) -> Answers:
         vectors = [await _made_async(each, target) for each in searches]
@@ -213,6 +219,17 @@ async def _made_async(search: Search, target: CollectionInfo) -> Any:
         return await search.vector(space)
     made = await asyncio.to_thread(search.vector, space)
     return await made if inspect.isawaitable(made) else made
+
+
+def _told(results: list[SearchResult], collection: str, begun: float) -> list[SearchResult]:
+    """Log how each was searched, in numbers and names: no text, no vector, no filter."""
+    if logger.isEnabledFor(logging.DEBUG):
+        seconds = time.perf_counter() - begun
+        for each in results:
+            ways = {"collection": collection, "strategy": each.strategy, "scan": each.scan}
+            numbers = {"hits": len(each), "searches": len(results), "seconds": seconds}
+            logger.debug("searched", extra={**ways, **numbers})
+    return results
 
 
 def _complete(collection: str, answers: Answers) -> list[SearchResult]:

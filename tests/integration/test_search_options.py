@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 from time import sleep
@@ -208,6 +209,24 @@ def test_many_takes_searches_and_mappings(either: Any) -> None:
             either.search_many("c", [wrong])
     with pytest.raises(exceptions.CollectionNotFound):
         either.search_many("d", [Search(text="cat")])
+
+
+def test_searches_are_logged_in_numbers(either: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """At DEBUG there is a record of each search, how it was made, and nothing of what was asked."""
+    either.create_space("plane", model="m", dimensions=2)
+    either.create_collection("parts", space="plane", language="simple")
+    either.ingest("parts", DOCUMENTS)
+    caplog.clear()
+    caplog.set_level(logging.DEBUG, "ragstore")
+    asked = {"vector": [0.123, 1], "text": "ZZtext", "where": {"ZZkey": "ZZvalue"}}
+    either.search_many("parts", [asked, {"vector": UP, "k": 2}])
+    records = [vars(record) for record in caplog.records if record.name == "ragstore.searcher"]
+    told = [(each["collection"], each["strategy"], each["scan"], each["hits"]) for each in records]
+    assert told == [("parts", "hybrid", "exact", 0), ("parts", "vector", "exact", 2)]
+    assert all(each["searches"] == 2 and 0 < each["seconds"] < 60 for each in records)
+    every = " ".join(str(each) for each in map(vars, caplog.records))
+    assert "ZZ" not in every
+    assert "0.123" not in every
 
 
 def test_error_of_one_is_raised_for_all(either: Any) -> None:
