@@ -10,7 +10,7 @@ import asyncio
 import inspect
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from psycopg import AsyncConnection, AsyncRawCursor, Connection, RawCursor, sql
 from sqlalchemy import Select
@@ -31,8 +31,7 @@ class Query:
     parameters: dict[str, Any] | Sequence[Any] = ()
 
 
-@dataclass(frozen=True)
-class Numbered:
+class Numbered(NamedTuple):
     """A statement whose parameters are ``$1``, ``$2``, …, as the server takes them.
 
     It is sent without being read again, so it is as fast as the driver can be. With ``prepare``

@@ -54,23 +54,25 @@ class Searcher:
     def search(self, collection: str, searches: Sequence[Search]) -> list[SearchResult]:
         """Answer searches on a collection, in their order, in as few round trips as it can."""
         begun = time.perf_counter()
-        answers: Answers = [None] * len(searches)
+        results: list[SearchResult] = []
+        for at in range(0, len(searches), _TOGETHER):
+            results += self._together(collection, searches[at : at + _TOGETHER])
+        return _told(results, collection, begun)
+
+    def _together(self, collection: str, searches: Sequence[Search]) -> list[SearchResult]:
         for attempt in range(_ATTEMPTS):
-            open_ = [at for at, answer in enumerate(answers) if answer is None]
-            if not open_:
-                break
             target, is_fresh = self._target(collection, again=attempt > 0)
             try:
-                for places in _cut(open_):
-                    some = self._answer(target, [searches[at] for at in places])
-                    for at, answer in zip(places, some, strict=True):
-                        answers[at] = answer
+                answers = self._answer(target, searches)
             except (InvalidVector, SpaceNotReady, QueryFailed) as exc:
                 if is_fresh or not _may_be_outdated(exc):
                     raise
-        return _told(_complete(collection, answers), collection, begun)
+            else:
+                if (complete := _complete(answers)) is not None:
+                    return complete
+        raise _changed(collection)
 
-    def _answer(self, target: CollectionInfo, searches: list[Search]) -> Answers:
+    def _answer(self, target: CollectionInfo, searches: Sequence[Search]) -> Answers:
         vectors = [_made(each, target) for each in searches]
         operations = lambda: [  # noqa: E731 - a second attempt needs new ones
             answer(each, target, vector, self.memory)
@@ -110,23 +112,25 @@ class AsyncSearcher:
     async def search(self, collection: str, searches: Sequence[Search]) -> list[SearchResult]:
         """Answer searches on a collection; see ``Searcher.search``."""
         begun = time.perf_counter()
-        answers: Answers = [None] * len(searches)
+        results: list[SearchResult] = []
+        for at in range(0, len(searches), _TOGETHER):
+            results += await self._together(collection, searches[at : at + _TOGETHER])
+        return _told(results, collection, begun)
+
+    async def _together(self, collection: str, searches: Sequence[Search]) -> list[SearchResult]:
         for attempt in range(_ATTEMPTS):
-            open_ = [at for at, answer in enumerate(answers) if answer is None]
-            if not open_:
-                break
             target, is_fresh = await self._target(collection, again=attempt > 0)
             try:
-                for places in _cut(open_):
-                    some = await self._answer(target, [searches[at] for at in places])
-                    for at, answer in zip(places, some, strict=True):
-                        answers[at] = answer
+                answers = await self._answer(target, searches)
             except (InvalidVector, SpaceNotReady, QueryFailed) as exc:
                 if is_fresh or not _may_be_outdated(exc):
                     raise
-        return _told(_complete(collection, answers), collection, begun)
+            else:
+                if (complete := _complete(answers)) is not None:
+                    return complete
+        raise _changed(collection)
 
-    async def _answer(self, target: CollectionInfo, searches: list[Search]) -> Answers:
+    async def _answer(self, target: CollectionInfo, searches: Sequence[Search]) -> Answers:
         vectors = [await _made_async(each, target) for each in searches]
         operations = lambda: [  # noqa: E731 - a second attempt needs new ones
             answer(each, target, vector, self.memory)
@@ -189,10 +193,6 @@ def _look_up(name: str) -> Operation[CollectionInfo]:
     return (yield from measure(found))
 
 
-def _cut(places: list[int]) -> Iterable[list[int]]:
-    return (places[at : at + _TOGETHER] for at in range(0, len(places), _TOGETHER))
-
-
 def _run(connection: Any, operations: list[Operation[Any]]) -> list[Any]:
     if len(operations) == 1:
         return [run(connection, operations[0])]
@@ -232,11 +232,13 @@ def _told(results: list[SearchResult], collection: str, begun: float) -> list[Se
     return results
 
 
-def _complete(collection: str, answers: Answers) -> list[SearchResult]:
+def _complete(answers: Answers) -> list[SearchResult] | None:
     complete = [each for each in answers if each is not None]
-    if len(complete) < len(answers):
-        raise SpaceChanged(
-            f"The collection {collection!r} was changed at each of {_ATTEMPTS} attempts to search"
-            " it: search again"
-        )
-    return complete
+    return complete if len(complete) == len(answers) else None
+
+
+def _changed(collection: str) -> SpaceChanged:
+    return SpaceChanged(
+        f"The collection {collection!r} was changed at each of {_ATTEMPTS} attempts to search"
+        " it: search again"
+    )

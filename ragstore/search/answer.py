@@ -42,6 +42,7 @@ _MOST_WAYS = 256
 
 _LARGE_PART = 20  # of all chunks, so many times more than the collection's at most
 _RARE = 50  # of a collection, so many times more than pass the filter at least
+_MANY = 2_000  # chunks whose words are found faster by their index
 _COMPARING = ("exact", "filter")
 _PLAIN = 11  # the columns that every hit has
 _ORDINAL = 4
@@ -74,6 +75,7 @@ class _Answer:
         self.space = target.require_space() if asked.kind != "text" else None
         self.need = 0
         self.digits: int | None = None
+        self.is_many = False
         self.keeps_plan = self.filter is None
         self.values: dict[str, Any] = {"name": target.name, "language": target.language}
         if self.space is not None:
@@ -155,6 +157,7 @@ class _Answer:
 
     def _foresee(self, matching: int) -> None:
         """Choose the plan that is kept for a filter which is known to keep so many."""
+        self.is_many = matching > _MANY
         size = self.target.size or 0
         rare = self.filter.as_rare if self.filter is not None else None
         # The index of the metadata is of all collections: in a small one of many, a value may be
@@ -191,10 +194,14 @@ class _Answer:
             neighbours=asked.neighbours,
             highlight=asked.highlight and asked.text is not None,
             digits=self.digits if strategy and strategy.scan == "filter" else None,
-            is_small=asked.text is not None
-            and self._is_small()
-            and not (strategy and strategy.limit),
+            reads_words=asked.text is not None and self._reads_words(strategy),
         )
+
+    def _reads_words(self, strategy: Strategy | None) -> bool:
+        """Tell whether it is faster to look at the words of each chunk than at their index."""
+        if strategy is not None and strategy.scan == "filter":
+            return not self.is_many
+        return self._is_small() and not (strategy and strategy.limit)
 
     def _statement(self, way: _Way) -> Numbered:
         strategy, form, prepared = way
@@ -218,7 +225,7 @@ class _Answer:
             return strategy, form, prepare(build(form, self.filter), self.filter)
         # All that a form is made of, which takes longer to make and to hash.
         of_strategy = (strategy.scan, strategy.limit, self.digits) if strategy else None
-        known = (self.asked.shape, self.target.id, self.space, self._is_small())
+        known = (self.asked.shape, self.target.id, self.space, self._is_small(), self.is_many)
         key = (known, of_strategy, wanted, shape)
         found = self.memory.statements.get(key)
         if found is None:
@@ -260,10 +267,9 @@ class _Answer:
 
     def _remember(self, form: Form, rows: list[Row]) -> None:
         """Keep how many pass the filter: the next search with it need not count."""
-        key = self._filter_key
-        _, _, passed, found = rows[0][:STATE]
-        if key is None:
+        if self.filter is None or (key := self._filter_key) is None:
             return
+        _, _, passed, found = rows[0][:STATE]
         if form.probe is not None:
             self.memory.filters.put(key, (passed, passed > form.probe))
         elif form.scan == "filter":

@@ -58,7 +58,7 @@ class Form:
 
     Each arm ranks ``wanted`` chunks, or all (None); an index is asked for ``measured``. With
     ``probe``, what passes the filter is counted up to that, and compared unless there is more.
-    ``is_small`` says that the words of each chunk of the collection are looked at, not an index.
+    ``reads_words`` says that the words of each chunk that passes are looked at, not their index.
     ``digits`` is how many the number has that passes the filter, where it is known: each has a
     plan of its own.
     """
@@ -77,7 +77,7 @@ class Form:
     with_text: bool = True
     neighbours: int = 0
     highlight: bool = False
-    is_small: bool = False
+    reads_words: bool = False
     digits: int | None = None
 
     @property
@@ -134,15 +134,15 @@ class _Builder:
         )
 
     def _is_current(self) -> Any:
-        """Return whether the collection is still the one that was looked up."""
-        same = and_(
-            COLLECTIONS.c.id == self.ids.collection,
+        """Return whether the collection is still the one that was looked up, or NULL."""
+        is_same = and_(
             COLLECTIONS.c.name == bindparam("name", None, Text()),
             COLLECTIONS.c.language == bindparam("language", None, Text()),
         )
         if self.form.space is not None:
-            same = and_(same, COLLECTIONS.c.space_id == self.ids.space)
-        return select(func.count()).select_from(COLLECTIONS).where(same).scalar_subquery()
+            same_space = COLLECTIONS.c.space_id.is_not_distinct_from(self.ids.space)
+            is_same = and_(is_same, same_space)
+        return select(is_same).where(COLLECTIONS.c.id == self.ids.collection).scalar_subquery()
 
     def _ranked(self) -> Select[Any]:
         form = self.form
@@ -197,9 +197,7 @@ class _Builder:
 
     def _text_arm(self) -> Select[Any]:
         assert self.asked is not None  # noqa: S101 - for mypy
-        among = None
-        if self.form.scan == "filter" or self.form.is_small:
-            among = self._passing
+        among = self._passing if self.form.reads_words else None
         return text.found(
             self.ids.collection, self.asked, self.where, self.form.wanted, among=among
         )
@@ -245,9 +243,8 @@ class _Builder:
     def _passing(self) -> CTE:
         """Return the chunks that pass the filter, found once for both arms."""
         form = self.form
-        with_words = form.kind != "vector" and (form.scan == "filter" or form.is_small)
         limit = None if form.probe is None else form.probe + 1
-        found = vector.passing(self.ids, self.where, limit, with_words=with_words)
+        found = vector.passing(self.ids, self.where, limit, with_words=form.reads_words)
         return found.cte("passing").prefix_with("MATERIALIZED")
 
     def _extras(self) -> list[Any]:

@@ -26,10 +26,10 @@ _START = 1_100
 _STEP = 10
 """One more candidate of the index."""
 
-_FILTERED_STEP = 25
+_FILTERED_STEP = 30
 """One more candidate of the index, and its chunk looked up for the filter."""
 
-_FOUND_BY_FILTER = 12
+_FOUND_BY_FILTER = 8
 """A chunk found by a filter, its vector looked up and compared."""
 
 _SURE = 0.011
@@ -154,7 +154,9 @@ def _by_index(rows: int, matching: int, need: int, step: int) -> float:
 
 def _most_to_compare(now: Situation, rows: int) -> int:
     """Return up to how many matches comparing each is cheaper than the index, or surer."""
-    cheaper = math.sqrt(_FILTERED_STEP / _FOUND_BY_FILTER * now.need * rows) + _START / 12
+    cheaper = (
+        math.sqrt(_FILTERED_STEP / _FOUND_BY_FILTER * now.need * rows) + _START / _FOUND_BY_FILTER
+    )
     surer = min(rows * _SURE, max(now.exact_limit, _MOST_SURE))
     return int(max(cheaper, surer, now.need))
 
