@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -57,6 +58,12 @@ FIRST_PAUSE = 0.02
 FIRST_ANALYSIS = 100
 """After how many chunks of a run the planner may have to hear of them for the first time."""
 
+FIRST_BATCH = 300
+"""The most chunks of the first batch, so that the server begins early: until then it waits."""
+
+LATE_SHARE = 0.1
+"""The part of a load that its statistics may leave out, if they are gathered meanwhile."""
+
 SYNC_PAGE = 5_000
 """How many stored keys are compared at a time with those of the source."""
 
@@ -70,6 +77,8 @@ _REFUSALS = frozenset({"22", "23", "44", "54", "P0"})
 class Batcher:
     """Cuts documents into batches of about ``size`` chunks; a document is never divided.
 
+    The first is smaller: the second is planned while it is stored.
+
     Raises:
         InvalidInput: ``size`` is below 1.
     """
@@ -78,6 +87,7 @@ class Batcher:
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise InvalidInput(f"batch_size is {size!r}: it takes a whole number from 1")
         self._size = size
+        self._next = min(size, FIRST_BATCH)
         self._chunks = 0
         self._batch: list[NewDocument] = []
 
@@ -87,7 +97,10 @@ class Batcher:
         chunks = getattr(document, "chunks", ())
         # Anything else is refused, and named, with its batch.
         self._chunks += max(1, len(chunks) if isinstance(chunks, Sequence) else 1)
-        return self.rest() if self._chunks >= self._size else []
+        if self._chunks < self._next:
+            return []
+        self._next = self._size
+        return self.rest()
 
     def rest(self) -> list[NewDocument]:
         """Return what was taken since the last batch."""
@@ -135,6 +148,7 @@ class Load:
         self._just_written: frozenset[str] = frozenset()
         self._written = 0
         self._analyze_at = FIRST_ANALYSIS
+        self._is_analyzed = False
         self.target: CollectionInfo
         self._now: Circumstances
 
@@ -192,18 +206,18 @@ class Load:
             WriteConflict, LockTimeout: other writers were in the way each time.
         """
         batch, report = planned.batch, planned.report
+        yield from self._analyze_keys()
         if not self._just_written.isdisjoint(document.key for document in batch.unchanged):
             # A document that stands in the batch before, too: it was looked up before that was
             # written, and may have to be put back.
             batch, report = yield from self._plan_again(batch, report)
         self._just_written = frozenset(document.key for document in batch.changed)
         report += yield from self._store(batch)
-        yield from self._analyze_keys(report.chunks)
+        self._written += report.chunks
         return report
 
-    def _analyze_keys(self, written: int) -> Work[None]:
+    def _analyze_keys(self) -> Work[None]:
         """Let the planner know of growing tables, each time that they have grown tenfold."""
-        self._written += written
         if self._written >= self._analyze_at:
             self._analyze_at = 10 * self._written
             yield from transact(analyze_keys(self.target, self._written))
@@ -268,11 +282,30 @@ class Load:
     def finish(self, report: IngestReport) -> Procedure[IngestReport]:
         """Do what a run ends with, once the whole source was read; return what was deleted."""
         deleted = yield from self._delete_unseen()
-        if self._build_index == "auto":
-            yield from transact(analyze(self.target, written=report.chunks))
-            if report.chunks:
-                yield from self._build()
+        if self._build_index == "auto" and not self._is_analyzed:
+            self._is_analyzed = bool((yield from self._analyze(report.chunks)))
+        if not self._is_analyzed:
+            yield from self._analyze_keys()
+        if self._build_index == "auto" and report.chunks:
+            yield from self._build()
         return IngestReport(deleted=deleted)
+
+    def analyze_ahead(self, last: Planned) -> Work[None]:
+        """Gather the statistics that the load calls for while its last batch is stored.
+
+        Only if that is a small part of it, and nothing is deleted afterwards; or finish() does.
+        """
+        pending = sum(len(document.chunks) for document in last.batch.changed)
+        written = self._written  # maybe with the last: then what is pending is counted twice
+        if self._build_index == "never" or self._seen is not None:
+            return
+        if pending > LATE_SHARE * (written + pending):
+            return
+        with suppress(RagstoreError):  # finish() tries again, and tells
+            self._is_analyzed = bool((yield from self._analyze(written)))
+
+    def _analyze(self, written: int) -> Work[tuple[str, ...]]:
+        return transact(analyze(self.target, written=written))
 
     def _build(self) -> Procedure[None]:
         """Build the index that is due; if that fails, all is stored, and searches stay exact."""

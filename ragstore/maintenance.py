@@ -324,6 +324,17 @@ _KEY_COLUMNS = {
 }
 _KEY_COLUMNS_OF_EMBEDDINGS = ("collection_id", "chunk_id", "space_id")
 
+# A crash that loses figures loses nothing: the end of their transaction need not wait for the disk.
+_HURRY = sql.SQL("SELECT set_config('synchronous_commit', 'off', true)")
+# All that a condition or an order may name. What else is wide takes as long as the rest, and comes
+# with the next analysis of the whole table.
+_SEARCHED_COLUMNS = {
+    "ragstore_chunk": (
+        "collection_id", "id", "document_id", "ordinal", "token_count", "metadata", "language",
+        "tsv",
+    ),
+}  # fmt: skip
+
 LARGE_LOAD = 0.1
 """The part of a table that a load must have written for the planner to need new figures."""
 
@@ -359,11 +370,16 @@ def _analyze(
     if collection.space is not None:
         tables.append(collection.space.partition)
     done: list[str] = []
+    yield Query(_HURRY)
     for name, rows, may_analyze in (yield Query(_OWNED, [tables])):
         if written is not None and written < LARGE_LOAD * rows:
             continue
         if may_analyze:
-            columns = _KEY_COLUMNS.get(name, _KEY_COLUMNS_OF_EMBEDDINGS) if only_keys else ()
+            columns: Sequence[str] = ()
+            if only_keys:
+                columns = _KEY_COLUMNS.get(name, _KEY_COLUMNS_OF_EMBEDDINGS)
+            elif written is not None:
+                columns = _SEARCHED_COLUMNS.get(name, ())
             yield Query(_analysis(name, columns))
             done.append(name)
         else:

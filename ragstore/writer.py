@@ -106,6 +106,7 @@ class Writer:
                 if former is not None:
                     yield former
             if behind is not None:
+                self.do(load.analyze_ahead(planned))
                 yield behind.result()
 
 
@@ -163,6 +164,7 @@ class AsyncWriter:
                 if former is not None:
                     yield former
             if behind is not None:
+                await self.do(load.analyze_ahead(planned))
                 yield await behind
         except Exception:
             if behind is not None:  # the source has failed: what is on its way is stored first
