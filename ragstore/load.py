@@ -7,23 +7,24 @@ planned while the former is stored. Nothing here opens a connection or waits.
 from __future__ import annotations
 
 import logging
-import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal, get_args
+from functools import partial
+from typing import Literal, TypeVar, get_args
 
 from ragstore.backfill import BELOW_ALL
 from ragstore.collection import CollectionInfo, find_collection
 from ragstore.content import NewDocument, PreparedDocument, prepare_batch
 from ragstore.exceptions import (
+    DatabaseUnavailable,
     InvalidInput,
     PermissionDenied,
     QueryFailed,
     RagstoreError,
     WriteConflict,
 )
-from ragstore.execution import Operation
+from ragstore.execution import Operation, Row
 from ragstore.indexing import index_after_load
 from ragstore.ingest import (
     Batch,
@@ -34,26 +35,24 @@ from ragstore.ingest import (
     missing_vectors,
     write,
 )
+from ragstore.maintenance import PAGE as DELETED_AT_ONCE
 from ragstore.maintenance import analyze, analyze_keys, delete_documents, page_of_documents
 from ragstore.procedure import Procedure
 from ragstore.report import IngestReport, Problem, Refusals
+from ragstore.retry import Patience, insist
 from ragstore.seen import SeenKeys
 from ragstore.vector import make_vectors
-from ragstore.work import Pause, Work, transact
+from ragstore.work import Work, transact
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 OnError = Literal["abort", "skip"]
 """What becomes of a batch with a document that cannot be stored."""
 
 BuildIndex = Literal["auto", "never"]
 """Whether what a large load calls for is done after it."""
-
-ATTEMPTS = 8
-"""How often a batch is tried that other writers stand in the way of."""
-
-FIRST_PAUSE = 0.02
-"""Seconds before the second attempt, on average; each further pause is twice as long."""
 
 FIRST_ANALYSIS = 100
 """After how many chunks of a run the planner may have to hear of them for the first time."""
@@ -67,8 +66,6 @@ LATE_SHARE = 0.1
 SYNC_PAGE = 5_000
 """How many stored keys are compared at a time with those of the source."""
 
-# Deadlock, serialization failure, lock timeout: the same batch may succeed a moment later.
-_TRY_AGAIN = frozenset({"40P01", "40001", "55P03"})
 # What the server says of a row: bad values, violated constraints, the limits of a row, and what
 # somebody's own trigger raises.
 _REFUSALS = frozenset({"22", "23", "44", "54", "P0"})
@@ -182,7 +179,7 @@ class Load:
         return Planned(planned.batch, refuse.report + planned.report)
 
     def _plan(self, prepared: Sequence[PreparedDocument]) -> Work[Planned]:
-        outlook = yield from transact(look_up(self.target, prepared))
+        outlook = yield from self._insist(lambda: look_up(self.target, prepared))
         refuse = Refusals(skip=self._skip)
         for error in missing_vectors(self.target, outlook, can_embed=self._can_embed):
             refuse(error)
@@ -197,13 +194,14 @@ class Load:
     def store(self, planned: Planned) -> Work[IngestReport]:
         """Write a batch in one transaction, or leave nothing of it.
 
-        One that other writers stand in the way of is tried again. Documents that the server
-        refuses are found by halving the batch, if they are to be skipped.
+        One that other writers stand in the way of, or whose connection is lost, is tried again.
+        Documents that the server refuses are found by halving the batch, if they are to be skipped.
 
         Raises:
             SpaceChanged: the collection switched its space meanwhile.
             QueryFailed, PermissionDenied: the server refused it.
             WriteConflict, LockTimeout: other writers were in the way each time.
+            DatabaseUnavailable: the server did not come back.
         """
         batch, report = planned.batch, planned.report
         yield from self._analyze_keys()
@@ -243,33 +241,29 @@ class Load:
 
     def _store_whole(self, batch: Batch) -> Work[IngestReport]:
         report = IngestReport()
-        attempt = 1
+        patience = Patience({"collection": self.target.name, "documents": len(batch.changed)})
         while batch.changed:
             try:
-                written = yield from transact(
+                report += yield from transact(
                     write(self.target, batch, staged=self._now.is_secured)
                 )
-            except (WriteConflict, QueryFailed) as exc:
-                if attempt == ATTEMPTS or not _may_pass(exc):
-                    raise
-                is_outdated = isinstance(exc, WriteConflict)
-            else:
-                report += written
                 break
-            seconds = FIRST_PAUSE * 2**attempt * random.random()  # noqa: S311 - no secret
-            self._log_conflict(batch, attempt, seconds)
-            yield Pause(seconds)
-            attempt += 1
-            if is_outdated:
+            except (WriteConflict, QueryFailed, DatabaseUnavailable) as exc:
+                pause, failure = patience.pause(exc), type(exc)
+            yield pause
+            if failure is WriteConflict:
                 batch, report = yield from self._plan_again(batch, report)
+            elif failure is DatabaseUnavailable:
+                batch = yield from self._look_again(batch)
         return report + IngestReport(unchanged=len(batch.unchanged))
 
-    def _log_conflict(self, batch: Batch, attempt: int, seconds: float) -> None:
-        numbers = {"documents": len(batch.changed), "attempt": attempt, "seconds": seconds}
-        logger.info(
-            "other writers were in the way of a batch: it is tried again",
-            extra={"collection": self.target.name, **numbers},
-        )
+    def _look_again(self, batch: Batch) -> Work[Batch]:
+        """Return what is left of a batch that may have been stored; no vector is made anew."""
+        outlook = yield from self._insist(lambda: look_up(self.target, batch.changed))
+        return Batch(outlook.changed, [*batch.unchanged, *outlook.unchanged], batch.vectors)
+
+    def _insist(self, operation: Callable[[], Operation[T]]) -> Work[T]:
+        return insist(operation, {"collection": self.target.name})
 
     def _is_refusal(self, exc: RagstoreError) -> bool:
         """Tell whether an error says something of a row, and rows are to be skipped."""
@@ -325,19 +319,19 @@ class Load:
         if self._seen is None or not self._is_complete:
             return deleted
         after = BELOW_ALL
-        while page := (yield from transact(page_of_documents(self.target, after, SYNC_PAGE))):
+        while page := (yield from self._insist(partial(self._page, after))):
             after = page[-1][0]
             gone = self._seen.missing(page)
-            for at in range(0, len(gone), 1_000):
-                some = delete_documents(
-                    self.target, gone[at : at + 1_000], unchanged_since=self._now.started
-                )
-                deleted += yield from transact(some)
+            for at in range(0, len(gone), DELETED_AT_ONCE):
+                some = gone[at : at + DELETED_AT_ONCE]
+                deleted += yield from self._insist(partial(self._delete, some))
         return deleted
 
+    def _page(self, after: int) -> Operation[list[Row]]:
+        return page_of_documents(self.target, after, SYNC_PAGE)
 
-def _may_pass(exc: RagstoreError) -> bool:
-    return isinstance(exc, WriteConflict) or getattr(exc, "sqlstate", None) in _TRY_AGAIN
+    def _delete(self, ids: Sequence[int]) -> Operation[int]:
+        return delete_documents(self.target, ids, unchanged_since=self._now.started)
 
 
 def _sorted(documents: Iterable[PreparedDocument]) -> list[PreparedDocument]:

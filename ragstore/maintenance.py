@@ -22,6 +22,7 @@ from ragstore.exceptions import CollectionExists, InvalidInput, InvalidName, Que
 from ragstore.execution import Operation, Query, Row, compiled, prefer_indexes
 from ragstore.models import CHUNKS, MAX_KEY_BYTES, MAX_NAME_BYTES
 from ragstore.procedure import LOCK_PAUSES, Procedure, patiently
+from ragstore.retry import TRY_AGAIN
 from ragstore.search.filter import Where, filtered
 from ragstore.unindexing import own_indexes_dropped
 from ragstore.work import Transact, Work, transact
@@ -31,8 +32,6 @@ logger = logging.getLogger(__name__)
 PAGE = 1_000
 """How many documents or chunks one statement deletes."""
 
-# Deadlock, serialization failure, lock timeout: as for a batch of ingest.
-_TRY_AGAIN = frozenset({"40P01", "40001", "55P03"})
 _UNIQUE_VIOLATION = "23505"
 
 _KEYS = sql.SQL("""
@@ -285,7 +284,7 @@ def _patiently(
     number: int = yield from patiently(
         lambda: Transact(delete(collection, *arguments)),
         LOCK_PAUSES,
-        _TRY_AGAIN,
+        TRY_AGAIN,
         {"collection": collection.name},
     )
     return number

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from ragstore import DatabaseConnection, NewDocument, exceptions, load
+from ragstore import DatabaseConnection, NewDocument, Store, exceptions, load
 
 
 def documents(keys: str, text: str = "x") -> list[NewDocument]:
@@ -96,7 +98,6 @@ def test_what_another_writer_stored_meanwhile_stays(
     filled: Any, connection: DatabaseConnection
 ) -> None:
     """A document that came or changed after the run began is not taken for an old one."""
-    from ragstore import Store
 
     def source() -> Iterator[NewDocument]:
         yield from documents("b")
@@ -106,3 +107,27 @@ def test_what_another_writer_stored_meanwhile_stays(
     report = filled.ingest("c", source(), sync=True, batch_size=1)
     assert report.deleted == 4
     assert keys(connection) == "abz"
+
+
+def test_deletion_lets_a_writer_by_and_tries_again(
+    filled: Any, connection: DatabaseConnection, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A document that another session keeps locked for a while is deleted nevertheless."""
+    caplog.set_level("INFO", logger="ragstore")
+    is_locked = threading.Event()
+
+    def hold() -> None:
+        with DatabaseConnection(connection.url) as other, other.transaction() as driver:
+            driver.execute("SELECT FROM ragstore_document WHERE key = 'a' FOR UPDATE")
+            is_locked.set()
+            time.sleep(0.3)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert is_locked.wait(30)
+    impatient = connection.url.update_query_dict({"options": "-c lock_timeout=50ms"})
+    with DatabaseConnection(impatient) as another:
+        assert Store(another).ingest("c", documents("b"), sync=True).deleted == 5
+    holder.join()
+    assert "other writers were in the way: it is tried again" in caplog.text
+    assert keys(connection) == "b"

@@ -43,7 +43,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("migrations.runner", "migrations"),
     ("execution", "content", "embedding"),
     ("diff", "report", "work", "seen"),
-    ("procedure",),
+    ("procedure", "retry"),
     ("space",),
     ("ann", "copying"),
     ("collection",),
