@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, NamedTuple
 
 from psycopg import sql
@@ -55,15 +54,14 @@ class Batch:
 
 @dataclass(frozen=True)
 class Circumstances:
-    """What is asked once a run: the time, and whether row security is in force for the role."""
+    """What is asked once a run: whether row security is in force for the role."""
 
-    started: datetime
     is_secured: bool
     may_insert: bool
 
 
 _CIRCUMSTANCES = sql.SQL("""
-SELECT now(), bool_or(row_security_active(name)), bool_and(has_table_privilege(name, 'INSERT'))
+SELECT bool_or(row_security_active(name)), bool_and(has_table_privilege(name, 'INSERT'))
 FROM unnest(ARRAY['ragstore_document', 'ragstore_chunk', 'ragstore_embedding']) AS name
 """)
 

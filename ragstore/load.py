@@ -36,11 +36,12 @@ from ragstore.ingest import (
     write,
 )
 from ragstore.maintenance import PAGE as DELETED_AT_ONCE
-from ragstore.maintenance import analyze, analyze_keys, delete_documents, page_of_documents
+from ragstore.maintenance import analyze, analyze_keys, page_of_documents
 from ragstore.procedure import Procedure
 from ragstore.report import IngestReport, Problem, Refusals
 from ragstore.retry import Patience, insist
 from ragstore.seen import SeenKeys
+from ragstore.syncing import Beginning, delete_since, find_beginning
 from ragstore.vector import make_vectors
 from ragstore.work import Work, transact
 
@@ -148,6 +149,7 @@ class Load:
         self._is_analyzed = False
         self.target: CollectionInfo
         self._now: Circumstances
+        self._beginning: Beginning
 
     def start(self) -> Work[None]:
         """Look the collection up, and what holds for the run.
@@ -155,11 +157,13 @@ class Load:
         Raises:
             CollectionNotFound: there is none of that name.
         """
-        self.target, self._now = yield from transact(self._start())
+        yield from insist(self._start, {"collection": self._name})
 
-    def _start(self) -> Operation[tuple[CollectionInfo, Circumstances]]:
-        target = yield from find_collection(self._name)
-        return target, (yield from find_circumstances())
+    def _start(self) -> Operation[None]:
+        self.target = yield from find_collection(self._name)
+        self._now = yield from find_circumstances()
+        if self._seen is not None:
+            self._beginning = yield from find_beginning()
 
     def plan(self, documents: Sequence[NewDocument]) -> Work[Planned]:
         """Check documents, find those that have changed, and make the vectors they need.
@@ -312,7 +316,7 @@ class Load:
     def _delete_unseen(self) -> Work[int]:
         """Delete the documents that were not in the source, if that was asked for.
 
-        Those that another writer has written since the start stay. If a document was skipped that
+        Those that another writer has stored since the start stay. If a document was skipped that
         has no key, nothing is deleted: it may be any of them.
         """
         deleted = 0
@@ -331,7 +335,7 @@ class Load:
         return page_of_documents(self.target, after, SYNC_PAGE)
 
     def _delete(self, ids: Sequence[int]) -> Operation[int]:
-        return delete_documents(self.target, ids, unchanged_since=self._now.started)
+        return delete_since(self.target, ids, self._beginning)
 
 
 def _sorted(documents: Iterable[PreparedDocument]) -> list[PreparedDocument]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
 from psycopg import sql
@@ -45,7 +44,6 @@ DELETE FROM ragstore_document WHERE collection_id = %s AND id IN (
 _DELETE_DOCUMENTS = sql.SQL("""
 DELETE FROM ragstore_document WHERE collection_id = %s AND id IN (
   SELECT id FROM ragstore_document WHERE collection_id = %s AND id = ANY (%s)
-    AND (updated_at <= %s OR %s::timestamptz IS NULL)
   ORDER BY key FOR UPDATE)
 """)
 # As ingest locks them: whoever takes chunks first and documents then waits for it in a circle.
@@ -89,12 +87,9 @@ def delete_by_key(collection: CollectionInfo, keys: Sequence[str]) -> Operation[
     return (yield from _count(_DELETE_BY_KEY, [collection.id, collection.id, list(keys)]))
 
 
-def delete_documents(
-    collection: CollectionInfo, ids: Sequence[int], *, unchanged_since: datetime | None = None
-) -> Operation[int]:
-    """Delete documents by their ids, but for those written after a time; return how many."""
-    values = [collection.id, collection.id, list(ids), unchanged_since, unchanged_since]
-    return (yield from _count(_DELETE_DOCUMENTS, values))
+def delete_documents(collection: CollectionInfo, ids: Sequence[int]) -> Operation[int]:
+    """Delete documents by their ids, and return how many there were."""
+    return (yield from _count(_DELETE_DOCUMENTS, [collection.id, collection.id, list(ids)]))
 
 
 def delete_chunks(collection: CollectionInfo, ids: Sequence[int]) -> Operation[int]:

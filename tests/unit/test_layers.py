@@ -49,7 +49,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("collection",),
     ("indexing",),
     ("backfill", "unindexing"),
-    ("ingest",),
+    ("ingest", "syncing"),
     ("search",),
     ("searcher",),
     ("recall",),
