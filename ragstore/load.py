@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal, TypeVar, get_args
 
+from ragstore.analysis import analyze, analyze_keys
 from ragstore.backfill import BELOW_ALL
 from ragstore.collection import CollectionInfo, find_collection
 from ragstore.content import NewDocument, PreparedDocument, prepare_batch
@@ -36,7 +37,7 @@ from ragstore.ingest import (
     write,
 )
 from ragstore.maintenance import PAGE as DELETED_AT_ONCE
-from ragstore.maintenance import analyze, analyze_keys, page_of_documents
+from ragstore.maintenance import page_of_documents
 from ragstore.procedure import Procedure
 from ragstore.report import IngestReport, Problem, Refusals
 from ragstore.retry import Patience, insist

@@ -14,6 +14,7 @@ from typing import Any
 from psycopg import sql
 from sqlalchemy import Select, select
 
+from ragstore.analysis import analyze
 from ragstore.backfill import BELOW_ALL
 from ragstore.collection import CollectionInfo, find_collection
 from ragstore.content import check_text
@@ -51,6 +52,12 @@ _LOCK_DOCUMENTS = sql.SQL("""
 SELECT FROM ragstore_document WHERE collection_id = %s AND id IN (
   SELECT document_id FROM ragstore_chunk WHERE collection_id = %s AND id = ANY (%s))
 ORDER BY key FOR NO KEY UPDATE
+""")
+_LOCK_THESE_DOCUMENTS = sql.SQL("""
+SELECT FROM ragstore_document WHERE collection_id = %s AND id = ANY (%s) ORDER BY key FOR UPDATE
+""")
+_LOCK_CHUNKS = sql.SQL("""
+SELECT FROM ragstore_chunk WHERE collection_id = %s AND id = ANY (%s) ORDER BY id FOR UPDATE
 """)
 _DELETE_CHUNKS = sql.SQL("DELETE FROM ragstore_chunk WHERE collection_id = %s AND id = ANY (%s)")
 _DELETE_COLLECTION = sql.SQL("DELETE FROM ragstore_collection WHERE id = %s")
@@ -99,23 +106,37 @@ def delete_chunks(collection: CollectionInfo, ids: Sequence[int]) -> Operation[i
     return (yield from _count(_DELETE_CHUNKS, [collection.id, list(ids)]))
 
 
-def matching_documents(
-    collection: CollectionInfo, where: Where, after: int
-) -> Operation[list[int]]:
-    """Return a page of the ids of documents that have a chunk which ``where`` matches."""
-    return (yield from _matching(collection, where, after, CHUNKS.c.document_id))
+def delete_matching_documents(
+    collection: CollectionInfo, ids: Sequence[int], where: Where
+) -> Operation[int]:
+    """Delete those of some documents that have a chunk which ``where`` matches; return how many.
+
+    That is asked once they are locked: another writer may have changed them since they were found.
+    """
+    yield from prefer_indexes()
+    yield Query(_LOCK_THESE_DOCUMENTS, [collection.id, list(ids)])
+    column = CHUNKS.c.document_id
+    left = yield from _matching(collection, where, column, column.in_(ids))
+    return (yield from delete_documents(collection, left))
 
 
-def matching_chunks(collection: CollectionInfo, where: Where, after: int) -> Operation[list[int]]:
-    """Return a page of the ids of chunks that ``where`` matches."""
-    return (yield from _matching(collection, where, after, CHUNKS.c.id))
+def delete_matching_chunks(
+    collection: CollectionInfo, ids: Sequence[int], where: Where
+) -> Operation[int]:
+    """Delete those of some chunks that ``where`` matches, asked once they are locked."""
+    yield from prefer_indexes()
+    yield Query(_LOCK_DOCUMENTS, [collection.id, collection.id, list(ids)])
+    yield Query(_LOCK_CHUNKS, [collection.id, list(ids)])
+    left = yield from _matching(collection, where, CHUNKS.c.id, CHUNKS.c.id.in_(ids))
+    return (yield from delete_chunks(collection, left))
 
 
 def _matching(
-    collection: CollectionInfo, where: Where, after: int, column: Any
+    collection: CollectionInfo, where: Where, column: Any, which: Any
 ) -> Operation[list[int]]:
+    """Return a page of the values of a column of chunks that ``where`` matches."""
     found: Select[Any] = (
-        select(column).where(CHUNKS.c.collection_id == collection.id, column > after).distinct()
+        select(column).where(CHUNKS.c.collection_id == collection.id, which).distinct()
     )
     chosen = filtered(found, where, collection.id, CHUNKS.c.id)
     rows = yield compiled(chosen.order_by(column).limit(PAGE))
@@ -177,8 +198,7 @@ def _taken(name: str) -> CollectionExists:
 
 # --- whole calls -------------------------------------------------------------------------------
 
-Find = Callable[[CollectionInfo, Where, int], Operation[list[int]]]
-Delete = Callable[[CollectionInfo, Sequence[int]], Operation[int]]
+Delete = Callable[[CollectionInfo, Sequence[int], Where], Operation[int]]
 
 
 def documents_deleted(name: str, keys: Sequence[str] | None, where: Where | None) -> Procedure[int]:
@@ -191,9 +211,8 @@ def documents_deleted(name: str, keys: Sequence[str] | None, where: Where | None
     _check_one("keys", keys, where)
     collection = yield from transact(find_collection(name))
     if where is not None:
-        return (
-            yield from _delete_matching(collection, where, matching_documents, delete_documents)
-        )
+        column = CHUNKS.c.document_id
+        return (yield from _delete_matching(collection, where, column, delete_matching_documents))
     wanted = checked_keys(keys or ())
     deleted = 0
     for some in _pages(sorted(wanted)):
@@ -212,7 +231,8 @@ def chunks_deleted(name: str, ids: Sequence[int] | None, where: Where | None) ->
     _check_one("ids", ids, where)
     collection = yield from transact(find_collection(name))
     if where is not None:
-        return (yield from _delete_matching(collection, where, matching_chunks, delete_chunks))
+        column = CHUNKS.c.id
+        return (yield from _delete_matching(collection, where, column, delete_matching_chunks))
     deleted = 0
     for some in _pages(checked_ids(ids or ())):
         deleted += yield from _patiently(delete_chunks, collection, some)
@@ -262,12 +282,12 @@ def tables_analyzed(name: str) -> Work[tuple[str, ...]]:
 
 
 def _delete_matching(
-    collection: CollectionInfo, where: Where, find: Find, delete: Delete
+    collection: CollectionInfo, where: Where, column: Any, delete: Delete
 ) -> Procedure[int]:
     deleted, after = 0, BELOW_ALL
-    while ids := (yield from transact(find(collection, where, after))):
+    while ids := (yield from transact(_matching(collection, where, column, column > after))):
         after = ids[-1]
-        deleted += yield from _patiently(delete, collection, ids)
+        deleted += yield from _patiently(delete, collection, ids, where)
     _log("rows deleted by a filter", collection, rows=deleted)
     return deleted
 
@@ -300,92 +320,3 @@ def _check_one(name: str, given: object, where: object) -> None:
 
 def _log(message: str, collection: CollectionInfo, **numbers: int) -> None:
     logger.info(message, extra={"collection": collection.name, **numbers})
-
-
-# --- statistics --------------------------------------------------------------------------------
-
-_OWNED = sql.SQL("""
-SELECT relname, reltuples::bigint, CASE WHEN current_setting('server_version_num')::int < 170000
-  THEN pg_has_role(relowner, 'USAGE')
-  ELSE pg_has_role(relowner, 'USAGE') OR has_table_privilege(oid, 'MAINTAIN') END
-FROM pg_class WHERE oid IN (SELECT to_regclass(name) FROM unnest(%s::text[]) AS name)
-ORDER BY relname
-""")
-# Without these the planner takes one index that starts with the collection for another.
-_KEY_COLUMNS = {
-    "ragstore_document": ("collection_id", "id", "key"),
-    "ragstore_chunk": ("collection_id", "id", "document_id", "ordinal"),
-}
-_KEY_COLUMNS_OF_EMBEDDINGS = ("collection_id", "chunk_id", "space_id")
-
-# A crash that loses figures loses nothing: the end of their transaction need not wait for the disk.
-_HURRY = sql.SQL("SELECT set_config('synchronous_commit', 'off', true)")
-# All that a condition or an order may name. What else is wide takes as long as the rest, and comes
-# with the next analysis of the whole table.
-_SEARCHED_COLUMNS = {
-    "ragstore_chunk": (
-        "collection_id", "id", "document_id", "ordinal", "token_count", "metadata", "language",
-        "tsv",
-    ),
-}  # fmt: skip
-
-LARGE_LOAD = 0.1
-"""The part of a table that a load must have written for the planner to need new figures."""
-
-SMALL_LOAD = 1_000
-"""Fewer chunks than this never call for an analysis: autovacuum does it soon enough."""
-
-
-def analyze_keys(collection: CollectionInfo, written: int) -> Operation[tuple[str, ...]]:
-    """Gather the statistics of the keys alone, of tables that have grown much: a quick ``analyze``.
-
-    It also ends the plans that this session's foreign keys made while a table was small. Such a
-    plan looks a row up by the wrong index, through all of the collection, and is kept.
-    """
-    return (yield from _analyze(collection, written, only_keys=True))
-
-
-def analyze(collection: CollectionInfo, written: int | None = None) -> Operation[tuple[str, ...]]:
-    """Gather the planner's statistics of documents, chunks and the collection's vectors.
-
-    With ``written`` only of tables that so many new rows are a large part of. Returns the names of
-    the tables that were analysed; those that the role may not analyse are left out. The vectors
-    are passed over while an index of theirs is built, which gathers them at its end.
-    """
-    if written is not None and written < SMALL_LOAD:
-        return ()
-    return (yield from _analyze(collection, written, only_keys=False))
-
-
-def _analyze(
-    collection: CollectionInfo, written: int | None, *, only_keys: bool
-) -> Operation[tuple[str, ...]]:
-    tables = ["ragstore_document", "ragstore_chunk"]
-    if collection.space is not None:
-        tables.append(collection.space.partition)
-    done: list[str] = []
-    yield Query(_HURRY)
-    for name, rows, may_analyze in (yield Query(_OWNED, [tables])):
-        if written is not None and written < LARGE_LOAD * rows:
-            continue
-        if may_analyze:
-            columns: Sequence[str] = ()
-            if only_keys:
-                columns = _KEY_COLUMNS.get(name, _KEY_COLUMNS_OF_EMBEDDINGS)
-            elif written is not None:
-                columns = _SEARCHED_COLUMNS.get(name, ())
-            yield Query(_analysis(name, columns))
-            done.append(name)
-        else:
-            extra = {"collection": collection.name, "table": name}
-            logger.info("not analysed: the role does not own the table", extra=extra)
-    return tuple(done)
-
-
-def _analysis(table: str, columns: Sequence[str]) -> sql.Composed:
-    names = sql.SQL(", ").join(map(sql.Identifier, columns))
-    some = sql.SQL(" ({})").format(names) if columns else sql.SQL("")
-    # One that waits for a build of an index has a snapshot, which the build waits for: a deadlock,
-    # and the index is left invalid. Only vectors are indexed so; the build ends with an analysis.
-    how = sql.SQL("" if table in _KEY_COLUMNS else "(SKIP_LOCKED) ")
-    return sql.SQL("ANALYZE {}{}{}").format(how, sql.Identifier(table), some)

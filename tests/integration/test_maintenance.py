@@ -157,6 +157,51 @@ def test_deletes_let_a_writer_by_and_try_again(
     assert "Other sessions are in the way (55P03): trying again" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("change", "delete", "number"),
+    [
+        (
+            "UPDATE ragstore_chunk SET metadata = '{}' WHERE text IN ('text 1', 'text 3')",
+            lambda s: s.delete_chunks("c", where={"n": 1}),
+            3,
+        ),
+        (
+            "UPDATE ragstore_chunk SET metadata = '{}'; UPDATE ragstore_document SET title = ''",
+            lambda s: s.delete_chunks("c", where={"n": 1}),
+            0,
+        ),
+        (
+            "UPDATE ragstore_chunk SET metadata = '{}'; UPDATE ragstore_document SET title = ''",
+            lambda s: s.delete_documents("c", where={"n": 1}),
+            0,
+        ),
+        (
+            "UPDATE ragstore_document SET metadata = '{}' WHERE key = 'k3'",
+            lambda s: s.delete_documents("c", where={"$document": {"meta": {"n": {"$gt": 2}}}}),
+            6,
+        ),
+    ],
+    ids=["chunks", "chunks by ingest", "documents by ingest", "documents"],
+)
+def test_what_no_longer_matches_is_not_deleted(
+    filled: Any, change: str, delete: Callable[[Any], int], number: int
+) -> None:
+    """A filter is asked again where another session has changed what it found."""
+    is_changed = threading.Event()
+
+    def hold() -> None:
+        with DatabaseConnection(filled.connection.url) as other, other.transaction() as driver:
+            driver.execute(change.encode())
+            is_changed.set()
+            time.sleep(0.3)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert is_changed.wait(30)
+    assert delete(filled) == number
+    holder.join()
+
+
 def test_rows_with_ids_below_one_are_rows(filled: Any, connection: DatabaseConnection) -> None:
     """What a session stored under 0 or less is found by every page, and deleted like the rest."""
     collection = filled.collection("c").id

@@ -49,7 +49,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("collection",),
     ("indexing",),
     ("backfill", "unindexing"),
-    ("ingest", "syncing"),
+    ("ingest", "syncing", "analysis"),
     ("search",),
     ("searcher",),
     ("recall",),
