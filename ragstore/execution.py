@@ -58,7 +58,10 @@ class Copy:
 
 @dataclass(frozen=True)
 class Call:
-    """A function of the caller's to call while the transaction is open; its result is sent back."""
+    """A function that takes long, or is the caller's; its result is sent back.
+
+    In an operation it is called while the transaction is open. asyncio calls it in a thread.
+    """
 
     function: Callable[..., Any]
     arguments: Sequence[Any] = ()

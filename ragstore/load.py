@@ -25,7 +25,7 @@ from ragstore.exceptions import (
     RagstoreError,
     WriteConflict,
 )
-from ragstore.execution import Operation, Row
+from ragstore.execution import Call, Operation, Row
 from ragstore.indexing import index_after_load
 from ragstore.ingest import (
     Batch,
@@ -175,7 +175,7 @@ class Load:
             EmbeddingFailed: ``embed`` raised, or made something else than vectors.
         """
         refuse = Refusals(skip=self._skip)
-        prepared = prepare_batch(documents, refuse)
+        prepared = yield Call(prepare_batch, (documents, refuse))
         if self._seen is not None:
             self._seen.add([document.key for document in prepared])
             self._seen.add([key for key in refuse.keys if key is not None])

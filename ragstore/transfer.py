@@ -30,7 +30,7 @@ from ragstore.content import (
     prepare,
 )
 from ragstore.exceptions import InvalidInput
-from ragstore.execution import Operation, Query, Row, prefer_indexes
+from ragstore.execution import Call, Operation, Query, Row, prefer_indexes
 from ragstore.ingest import Batch, Place, find_circumstances, write
 from ragstore.models import MAX_NAME_BYTES
 from ragstore.report import IngestReport
@@ -175,7 +175,8 @@ class Import:
         target = yield from transact(self._insert())
         now = yield from transact(find_circumstances())
         report = IngestReport()
-        for batch in self._batches(target):
+        batches = self._batches(target)
+        while batch := (yield Call(next, (batches, None))):
             report += yield from transact(write(target, batch, staged=now.is_secured))
         report = replace(report, seconds=time.perf_counter() - started)
         extra = {"collection": target.name, **report.numbers}

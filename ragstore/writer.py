@@ -17,6 +17,7 @@ from collections.abc import (
     Iterable,
     Iterator,
     Mapping,
+    Sequence,
 )
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import aclosing, closing, contextmanager, suppress
@@ -226,9 +227,14 @@ def batches(documents: Documents, size: int) -> Iterator[list[NewDocument]]:
 
 
 async def async_batches(documents: AnyDocuments, size: int) -> AsyncIterator[list[NewDocument]]:
-    """Cut documents into batches, as ``batches`` does."""
+    """Cut documents into batches, as ``batches`` does.
+
+    What is no list may make its documents, or read them, meanwhile: it is drawn from in threads.
+    """
     if not isinstance(documents, AsyncIterable):
-        for batch in batches(documents, size):
+        plain = batches(documents, size)
+        is_list = isinstance(documents, Sequence)
+        while batch := next(plain, []) if is_list else await asyncio.to_thread(next, plain, []):
             yield batch
         return
     batcher = Batcher(size)

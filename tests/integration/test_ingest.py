@@ -391,6 +391,38 @@ async def test_async_store_takes_coroutines_and_async_iterables(
         assert counts(more) == (1, 0, 0, 1, 1)
 
 
+class Traced(dict[str, Any]):
+    """Metadata that notes the threads that read it."""
+
+    def __init__(self, threads: set[int]) -> None:
+        super().__init__(a=1)
+        self._threads = threads
+
+    def items(self) -> Any:
+        """Note the thread."""
+        self._threads.add(threading.get_ident())
+        return super().items()
+
+
+async def test_documents_are_read_and_checked_off_the_loop(connection: DatabaseConnection) -> None:
+    """Neither a plain generator, nor checking its documents, keeps the loop from anything else."""
+    drew: set[int] = set()
+    checked: set[int] = set()
+
+    def source() -> Iterator[NewDocument]:
+        for at in range(10):
+            drew.add(threading.get_ident())
+            yield NewDocument(f"{at}", [NewChunk("x", meta=Traced(checked))])
+
+    async with connection:
+        store = AsyncStore(connection)
+        await store.create_collection("c")
+        assert (await store.ingest("c", source(), batch_size=2)).inserted == 10
+    assert drew
+    assert checked
+    assert threading.get_ident() not in drew | checked
+
+
 async def test_plain_embed_does_not_block_the_loop(connection: DatabaseConnection) -> None:
     """A plain function runs in a thread, and the loop goes on."""
     loop_thread = threading.get_ident()
