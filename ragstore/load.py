@@ -223,7 +223,7 @@ class Load:
         """Let the planner know of growing tables, each time that they have grown tenfold."""
         if self._written >= self._analyze_at:
             self._analyze_at = 10 * self._written
-            yield from transact(analyze_keys(self.target, self._written))
+            yield from self._insist(lambda: analyze_keys(self.target, self._written))
 
     def _plan_again(self, batch: Batch, report: IngestReport) -> Work[tuple[Batch, IngestReport]]:
         planned = yield from self._plan(_sorted([*batch.changed, *batch.unchanged]))
@@ -282,7 +282,8 @@ class Load:
         """Do what a run ends with, once the whole source was read; return what was deleted."""
         deleted = yield from self._delete_unseen()
         if self._build_index == "auto" and not self._is_analyzed:
-            self._is_analyzed = bool((yield from self._analyze(report.chunks)))
+            analysis = partial(analyze, self.target, written=report.chunks)
+            self._is_analyzed = bool((yield from self._insist(analysis)))
         if not self._is_analyzed:
             yield from self._analyze_keys()
         if self._build_index == "auto" and report.chunks:
@@ -301,10 +302,8 @@ class Load:
         if pending > LATE_SHARE * (written + pending):
             return
         with suppress(RagstoreError):  # finish() tries again, and tells
-            self._is_analyzed = bool((yield from self._analyze(written)))
-
-    def _analyze(self, written: int) -> Work[tuple[str, ...]]:
-        return transact(analyze(self.target, written=written))
+            done = yield from transact(analyze(self.target, written=written))
+            self._is_analyzed = bool(done)
 
     def _build(self) -> Procedure[None]:
         """Build the index that is due; if that fails, all is stored, and searches stay exact."""

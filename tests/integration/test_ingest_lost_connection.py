@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from typing import Any
 
 import pytest
@@ -97,6 +98,32 @@ def test_batch_that_was_stored_after_all_is_found(
     assert (report.inserted, report.unchanged) == (0, 10)
     assert len(asked) == 11
     assert stored(connection) == (10, 20)
+
+
+@pytest.mark.parametrize("lost", range(9))
+def test_each_step_of_a_run_is_tried_again(
+    store: Store, connection: DatabaseConnection, monkeypatch: pytest.MonkeyPatch, lost: int
+) -> None:
+    """Whichever transaction is lost, that of the statistics included, the run goes on."""
+    store.create_collection("c")
+    store.ingest("c", [NewDocument("gone", ["x"])])
+    begun = count()
+    whole = DatabaseConnection.transaction
+
+    @contextmanager
+    def losing(self: DatabaseConnection) -> Iterator[Any]:
+        with whole(self) as driver:
+            if next(begun) == lost:
+                raise exceptions.DatabaseUnavailable("gone")
+            yield driver
+
+    monkeypatch.setattr(DatabaseConnection, "transaction", losing)
+    documents = [NewDocument(f"k{at:02}", ["x"] * 100) for at in range(4)]
+    report = store.ingest("c", documents, batch_size=200, sync=True, build_index="never")
+    assert (report.inserted, report.deleted) == (4, 1)
+    assert next(begun) in (10, 11)  # with a second look, where a batch was lost
+    monkeypatch.undo()
+    assert stored(connection) == (4, 400)
 
 
 def test_deletion_of_a_sync_is_done_by_another_connection(
