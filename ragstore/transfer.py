@@ -360,13 +360,19 @@ def _prepared(document: NewDocument, value: dict[str, Any]) -> PreparedDocument:
         chunks = tuple(
             replace(
                 chunk,
-                ordinal=each["ordinal"],
+                ordinal=_ordinal(each["ordinal"]),
                 language=check_text(each["language"], "the language", MAX_NAME_BYTES),
                 content_hash=_bytes(each["hash"]),
             )
             for chunk, each in zip(checked.chunks, value["chunks"], strict=True)
         )
     return replace(checked, chunks=chunks, content_hash=_bytes(value["hash"]))
+
+
+def _ordinal(value: Any) -> int:
+    if type(value) is not int or not -(2**31) <= value < 2**31:
+        raise ValueError
+    return value
 
 
 def _vector(value: str | None) -> Any:

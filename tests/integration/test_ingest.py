@@ -345,6 +345,19 @@ def test_text_round_trips(filled: Any, connection: DatabaseConnection) -> None:
     assert counts(filled.ingest("plain", documents))[:3] == (0, 0, len(documents))
 
 
+async def test_encoding_of_a_url_changes_no_text(
+    connection: DatabaseConnection, store: Store
+) -> None:
+    """Rows are packed as UTF-8, whatever encoding the URL says of its connections."""
+    store.create_collection("c")
+    documents = [NewDocument(f"k{at}", ["Häuser"]) for at in range(3)]
+    latin = connection.url.update_query_dict({"client_encoding": "latin1"})
+    async with DatabaseConnection(latin) as other:
+        Store(other).ingest("c", documents[:2])
+        await AsyncStore(other).ingest("c", documents[2:])
+    assert {row[2] for row in rows(connection)} == {"Häuser"}
+
+
 def test_vectors_round_trip(filled: Any, connection: DatabaseConnection) -> None:
     """Vectors are stored as 4-byte floats, bit for bit."""
     random = np.random.default_rng(1).normal(size=(50, 2)).astype(np.float32)

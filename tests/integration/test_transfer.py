@@ -232,6 +232,8 @@ def body(**changes: Any) -> str:
         ([head(), body(hash="x")], "line 2 is not a document"),
         ([head(), body(chunk={"vector": "!"})], "line 2 is not a document"),
         ([head(), body(chunks=[5])], "line 2 is not a document"),
+        ([head(), body(chunk={"ordinal": "0"})], "line 2 is not a document"),
+        ([head(), body(chunk={"ordinal": 2**31})], "line 2 is not a document"),
         ([head(), body(chunk={"text": " "})], "'a', chunk 0: it has no text"),
         ([head(), body(title="\0")], "'a': the title"),
         ([head(collection="")], "needs a name"),
