@@ -281,10 +281,10 @@ class AsyncStore:
                 yield line
 
     async def import_collection(
-        self, lines: Iterable[str], *, name: str | None = None
+        self, lines: Iterable[str] | AsyncIterable[str], *, name: str | None = None
     ) -> IngestReport:
         """Make a collection of an export; see ``Store.import_collection``."""
-        source = transfer.Import(lines, name)
+        source = await transfer.opened(lines, name)
         if source.space is not None:
             await self.create_space(**source.space, exists_ok=True)
         return await self._do(source.work())

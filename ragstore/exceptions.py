@@ -73,7 +73,12 @@ from typing import Any
 
 
 class RagstoreError(Exception):
-    """Base of every error that ragstore raises on purpose."""
+    """Base of every error that ragstore raises on purpose.
+
+    ``report`` is the ``IngestReport`` of what was stored before, where it ended a run of ingest.
+    """
+
+    report: Any = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle without calling ``__init__``, whose arguments are not ``args``."""

@@ -11,14 +11,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from struct import Struct
 from typing import Any, NamedTuple
 
 from psycopg import sql
 
 from ragstore.collection import CollectionInfo
 from ragstore.content import PreparedChunk, PreparedDocument
-from ragstore.copying import copy_rows, copy_vectors
+from ragstore.copying import NULL, copy_rows, copy_vectors, packed
 from ragstore.diff import Change, StoredChunk, diff
 from ragstore.exceptions import CollectionNotFound, InvalidVector, SpaceChanged, WriteConflict
 from ragstore.execution import Operation, Query, prefer_indexes
@@ -55,15 +55,14 @@ class Batch:
 
 @dataclass(frozen=True)
 class Circumstances:
-    """What is asked once a run: the time, and whether row security is in force for the role."""
+    """What is asked once a run: whether row security is in force for the role."""
 
-    started: datetime
     is_secured: bool
     may_insert: bool
 
 
 _CIRCUMSTANCES = sql.SQL("""
-SELECT now(), bool_or(row_security_active(name)), bool_and(has_table_privilege(name, 'INSERT'))
+SELECT bool_or(row_security_active(name)), bool_and(has_table_privilege(name, 'INSERT'))
 FROM unnest(ARRAY['ragstore_document', 'ragstore_chunk', 'ragstore_embedding']) AS name
 """)
 
@@ -213,7 +212,8 @@ _CHUNK_COLUMNS = (
     "collection_id", "id", "document_id", "ordinal", "text", "token_count", "metadata",
     "language", "content_hash",
 )  # fmt: skip
-_CHUNK_TYPES = ("int8", "int8", "int8", "int4", "text", "int4", "bytea", "text", "bytea")
+_CHUNK_KEYS = Struct(">hiqiqiqii").pack  # the number of columns, and the first four of them
+_TOKEN_COUNT = Struct(">ii").pack
 _JSONB_VERSION = b"\x01"  # what binary jsonb starts with
 
 
@@ -243,7 +243,7 @@ def write(
     chunk_ids = [id_ for (id_,) in (yield Query(_CHUNK_IDS, [len(new)]))] if new else []
     if new:
         chunks = _chunk_rows(collection, new, ids, chunk_ids)
-        yield from copy_rows("ragstore_chunk", _CHUNK_COLUMNS, _CHUNK_TYPES, chunks, staged=staged)
+        yield from copy_rows("ragstore_chunk", _CHUNK_COLUMNS, chunks, staged=staged)
     yield from _write_vectors(collection, batch, changes, chunk_ids, staged=staged)
     return IngestReport(inserted=len(rows) - len(old), updated=len(old), chunks=len(new))
 
@@ -342,16 +342,18 @@ def _chunk_rows(
     chunks: Sequence[tuple[str, PreparedChunk]],
     document_ids: Mapping[str, int],
     chunk_ids: Sequence[int],
-) -> Iterator[tuple[Any, ...]]:
+) -> Iterator[bytes]:
+    own = packed(collection.language.encode())
     for id_, (key, chunk) in zip(chunk_ids, chunks, strict=True):
-        yield (
-            collection.id,
-            id_,
-            document_ids[key],
-            chunk.ordinal,
-            chunk.text,
-            chunk.token_count,
-            _JSONB_VERSION + chunk.meta.encode(),
-            chunk.language or collection.language,
-            chunk.content_hash,
+        keys = (8, collection.id, 8, id_, 8, document_ids[key], 4, chunk.ordinal)
+        count, digest = chunk.token_count, chunk.content_hash
+        yield b"".join(
+            (
+                _CHUNK_KEYS(len(_CHUNK_COLUMNS), *keys),
+                packed(chunk.text.encode()),
+                NULL if count is None else _TOKEN_COUNT(4, count),
+                packed(_JSONB_VERSION + chunk.meta.encode()),
+                packed(chunk.language.encode()) if chunk.language else own,
+                NULL if digest is None else packed(digest),
+            )
         )

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
 from psycopg import sql
 from sqlalchemy import Select, select
 
+from ragstore.analysis import analyze
 from ragstore.backfill import BELOW_ALL
 from ragstore.collection import CollectionInfo, find_collection
 from ragstore.content import check_text
@@ -22,6 +22,7 @@ from ragstore.exceptions import CollectionExists, InvalidInput, InvalidName, Que
 from ragstore.execution import Operation, Query, Row, compiled, prefer_indexes
 from ragstore.models import CHUNKS, MAX_KEY_BYTES, MAX_NAME_BYTES
 from ragstore.procedure import LOCK_PAUSES, Procedure, patiently
+from ragstore.retry import TRY_AGAIN
 from ragstore.search.filter import Where, filtered
 from ragstore.unindexing import own_indexes_dropped
 from ragstore.work import Transact, Work, transact
@@ -31,8 +32,6 @@ logger = logging.getLogger(__name__)
 PAGE = 1_000
 """How many documents or chunks one statement deletes."""
 
-# Deadlock, serialization failure, lock timeout: as for a batch of ingest.
-_TRY_AGAIN = frozenset({"40P01", "40001", "55P03"})
 _UNIQUE_VIOLATION = "23505"
 
 _KEYS = sql.SQL("""
@@ -46,7 +45,6 @@ DELETE FROM ragstore_document WHERE collection_id = %s AND id IN (
 _DELETE_DOCUMENTS = sql.SQL("""
 DELETE FROM ragstore_document WHERE collection_id = %s AND id IN (
   SELECT id FROM ragstore_document WHERE collection_id = %s AND id = ANY (%s)
-    AND (updated_at <= %s OR %s::timestamptz IS NULL)
   ORDER BY key FOR UPDATE)
 """)
 # As ingest locks them: whoever takes chunks first and documents then waits for it in a circle.
@@ -54,6 +52,12 @@ _LOCK_DOCUMENTS = sql.SQL("""
 SELECT FROM ragstore_document WHERE collection_id = %s AND id IN (
   SELECT document_id FROM ragstore_chunk WHERE collection_id = %s AND id = ANY (%s))
 ORDER BY key FOR NO KEY UPDATE
+""")
+_LOCK_THESE_DOCUMENTS = sql.SQL("""
+SELECT FROM ragstore_document WHERE collection_id = %s AND id = ANY (%s) ORDER BY key FOR UPDATE
+""")
+_LOCK_CHUNKS = sql.SQL("""
+SELECT FROM ragstore_chunk WHERE collection_id = %s AND id = ANY (%s) ORDER BY id FOR UPDATE
 """)
 _DELETE_CHUNKS = sql.SQL("DELETE FROM ragstore_chunk WHERE collection_id = %s AND id = ANY (%s)")
 _DELETE_COLLECTION = sql.SQL("DELETE FROM ragstore_collection WHERE id = %s")
@@ -90,12 +94,9 @@ def delete_by_key(collection: CollectionInfo, keys: Sequence[str]) -> Operation[
     return (yield from _count(_DELETE_BY_KEY, [collection.id, collection.id, list(keys)]))
 
 
-def delete_documents(
-    collection: CollectionInfo, ids: Sequence[int], *, unchanged_since: datetime | None = None
-) -> Operation[int]:
-    """Delete documents by their ids, but for those written after a time; return how many."""
-    values = [collection.id, collection.id, list(ids), unchanged_since, unchanged_since]
-    return (yield from _count(_DELETE_DOCUMENTS, values))
+def delete_documents(collection: CollectionInfo, ids: Sequence[int]) -> Operation[int]:
+    """Delete documents by their ids, and return how many there were."""
+    return (yield from _count(_DELETE_DOCUMENTS, [collection.id, collection.id, list(ids)]))
 
 
 def delete_chunks(collection: CollectionInfo, ids: Sequence[int]) -> Operation[int]:
@@ -105,23 +106,37 @@ def delete_chunks(collection: CollectionInfo, ids: Sequence[int]) -> Operation[i
     return (yield from _count(_DELETE_CHUNKS, [collection.id, list(ids)]))
 
 
-def matching_documents(
-    collection: CollectionInfo, where: Where, after: int
-) -> Operation[list[int]]:
-    """Return a page of the ids of documents that have a chunk which ``where`` matches."""
-    return (yield from _matching(collection, where, after, CHUNKS.c.document_id))
+def delete_matching_documents(
+    collection: CollectionInfo, ids: Sequence[int], where: Where
+) -> Operation[int]:
+    """Delete those of some documents that have a chunk which ``where`` matches; return how many.
+
+    That is asked once they are locked: another writer may have changed them since they were found.
+    """
+    yield from prefer_indexes()
+    yield Query(_LOCK_THESE_DOCUMENTS, [collection.id, list(ids)])
+    column = CHUNKS.c.document_id
+    left = yield from _matching(collection, where, column, column.in_(ids))
+    return (yield from delete_documents(collection, left))
 
 
-def matching_chunks(collection: CollectionInfo, where: Where, after: int) -> Operation[list[int]]:
-    """Return a page of the ids of chunks that ``where`` matches."""
-    return (yield from _matching(collection, where, after, CHUNKS.c.id))
+def delete_matching_chunks(
+    collection: CollectionInfo, ids: Sequence[int], where: Where
+) -> Operation[int]:
+    """Delete those of some chunks that ``where`` matches, asked once they are locked."""
+    yield from prefer_indexes()
+    yield Query(_LOCK_DOCUMENTS, [collection.id, collection.id, list(ids)])
+    yield Query(_LOCK_CHUNKS, [collection.id, list(ids)])
+    left = yield from _matching(collection, where, CHUNKS.c.id, CHUNKS.c.id.in_(ids))
+    return (yield from delete_chunks(collection, left))
 
 
 def _matching(
-    collection: CollectionInfo, where: Where, after: int, column: Any
+    collection: CollectionInfo, where: Where, column: Any, which: Any
 ) -> Operation[list[int]]:
+    """Return a page of the values of a column of chunks that ``where`` matches."""
     found: Select[Any] = (
-        select(column).where(CHUNKS.c.collection_id == collection.id, column > after).distinct()
+        select(column).where(CHUNKS.c.collection_id == collection.id, which).distinct()
     )
     chosen = filtered(found, where, collection.id, CHUNKS.c.id)
     rows = yield compiled(chosen.order_by(column).limit(PAGE))
@@ -183,8 +198,7 @@ def _taken(name: str) -> CollectionExists:
 
 # --- whole calls -------------------------------------------------------------------------------
 
-Find = Callable[[CollectionInfo, Where, int], Operation[list[int]]]
-Delete = Callable[[CollectionInfo, Sequence[int]], Operation[int]]
+Delete = Callable[[CollectionInfo, Sequence[int], Where], Operation[int]]
 
 
 def documents_deleted(name: str, keys: Sequence[str] | None, where: Where | None) -> Procedure[int]:
@@ -197,9 +211,8 @@ def documents_deleted(name: str, keys: Sequence[str] | None, where: Where | None
     _check_one("keys", keys, where)
     collection = yield from transact(find_collection(name))
     if where is not None:
-        return (
-            yield from _delete_matching(collection, where, matching_documents, delete_documents)
-        )
+        column = CHUNKS.c.document_id
+        return (yield from _delete_matching(collection, where, column, delete_matching_documents))
     wanted = checked_keys(keys or ())
     deleted = 0
     for some in _pages(sorted(wanted)):
@@ -218,7 +231,8 @@ def chunks_deleted(name: str, ids: Sequence[int] | None, where: Where | None) ->
     _check_one("ids", ids, where)
     collection = yield from transact(find_collection(name))
     if where is not None:
-        return (yield from _delete_matching(collection, where, matching_chunks, delete_chunks))
+        column = CHUNKS.c.id
+        return (yield from _delete_matching(collection, where, column, delete_matching_chunks))
     deleted = 0
     for some in _pages(checked_ids(ids or ())):
         deleted += yield from _patiently(delete_chunks, collection, some)
@@ -268,12 +282,12 @@ def tables_analyzed(name: str) -> Work[tuple[str, ...]]:
 
 
 def _delete_matching(
-    collection: CollectionInfo, where: Where, find: Find, delete: Delete
+    collection: CollectionInfo, where: Where, column: Any, delete: Delete
 ) -> Procedure[int]:
     deleted, after = 0, BELOW_ALL
-    while ids := (yield from transact(find(collection, where, after))):
+    while ids := (yield from transact(_matching(collection, where, column, column > after))):
         after = ids[-1]
-        deleted += yield from _patiently(delete, collection, ids)
+        deleted += yield from _patiently(delete, collection, ids, where)
     _log("rows deleted by a filter", collection, rows=deleted)
     return deleted
 
@@ -285,7 +299,7 @@ def _patiently(
     number: int = yield from patiently(
         lambda: Transact(delete(collection, *arguments)),
         LOCK_PAUSES,
-        _TRY_AGAIN,
+        TRY_AGAIN,
         {"collection": collection.name},
     )
     return number
@@ -306,76 +320,3 @@ def _check_one(name: str, given: object, where: object) -> None:
 
 def _log(message: str, collection: CollectionInfo, **numbers: int) -> None:
     logger.info(message, extra={"collection": collection.name, **numbers})
-
-
-# --- statistics --------------------------------------------------------------------------------
-
-_OWNED = sql.SQL("""
-SELECT relname, reltuples::bigint, CASE WHEN current_setting('server_version_num')::int < 170000
-  THEN pg_has_role(relowner, 'USAGE')
-  ELSE pg_has_role(relowner, 'USAGE') OR has_table_privilege(oid, 'MAINTAIN') END
-FROM pg_class WHERE oid IN (SELECT to_regclass(name) FROM unnest(%s::text[]) AS name)
-ORDER BY relname
-""")
-# Without these the planner takes one index that starts with the collection for another.
-_KEY_COLUMNS = {
-    "ragstore_document": ("collection_id", "id", "key"),
-    "ragstore_chunk": ("collection_id", "id", "document_id", "ordinal"),
-}
-_KEY_COLUMNS_OF_EMBEDDINGS = ("collection_id", "chunk_id", "space_id")
-
-LARGE_LOAD = 0.1
-"""The part of a table that a load must have written for the planner to need new figures."""
-
-SMALL_LOAD = 1_000
-"""Fewer chunks than this never call for an analysis: autovacuum does it soon enough."""
-
-
-def analyze_keys(collection: CollectionInfo, written: int) -> Operation[tuple[str, ...]]:
-    """Gather the statistics of the keys alone, of tables that have grown much: a quick ``analyze``.
-
-    It also ends the plans that this session's foreign keys made while a table was small. Such a
-    plan looks a row up by the wrong index, through all of the collection, and is kept.
-    """
-    return (yield from _analyze(collection, written, only_keys=True))
-
-
-def analyze(collection: CollectionInfo, written: int | None = None) -> Operation[tuple[str, ...]]:
-    """Gather the planner's statistics of documents, chunks and the collection's vectors.
-
-    With ``written`` only of tables that so many new rows are a large part of. Returns the names of
-    the tables that were analysed; those that the role may not analyse are left out. The vectors
-    are passed over while an index of theirs is built, which gathers them at its end.
-    """
-    if written is not None and written < SMALL_LOAD:
-        return ()
-    return (yield from _analyze(collection, written, only_keys=False))
-
-
-def _analyze(
-    collection: CollectionInfo, written: int | None, *, only_keys: bool
-) -> Operation[tuple[str, ...]]:
-    tables = ["ragstore_document", "ragstore_chunk"]
-    if collection.space is not None:
-        tables.append(collection.space.partition)
-    done: list[str] = []
-    for name, rows, may_analyze in (yield Query(_OWNED, [tables])):
-        if written is not None and written < LARGE_LOAD * rows:
-            continue
-        if may_analyze:
-            columns = _KEY_COLUMNS.get(name, _KEY_COLUMNS_OF_EMBEDDINGS) if only_keys else ()
-            yield Query(_analysis(name, columns))
-            done.append(name)
-        else:
-            extra = {"collection": collection.name, "table": name}
-            logger.info("not analysed: the role does not own the table", extra=extra)
-    return tuple(done)
-
-
-def _analysis(table: str, columns: Sequence[str]) -> sql.Composed:
-    names = sql.SQL(", ").join(map(sql.Identifier, columns))
-    some = sql.SQL(" ({})").format(names) if columns else sql.SQL("")
-    # One that waits for a build of an index has a snapshot, which the build waits for: a deadlock,
-    # and the index is left invalid. Only vectors are indexed so; the build ends with an analysis.
-    how = sql.SQL("" if table in _KEY_COLUMNS else "(SKIP_LOCKED) ")
-    return sql.SQL("ANALYZE {}{}{}").format(how, sql.Identifier(table), some)

@@ -7,13 +7,14 @@ twice as long.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import groupby
+from itertools import accumulate, groupby, islice
 from operator import itemgetter
 from typing import Any
 
@@ -30,7 +31,7 @@ from ragstore.content import (
     prepare,
 )
 from ragstore.exceptions import InvalidInput
-from ragstore.execution import Operation, Query, Row, prefer_indexes
+from ragstore.execution import Call, Operation, Query, Row, prefer_indexes
 from ragstore.ingest import Batch, Place, find_circumstances, write
 from ragstore.models import MAX_NAME_BYTES
 from ragstore.packing import check_vectors, pack_vectors
@@ -43,19 +44,32 @@ FORMAT = 1
 """The number of this format, in the first line of an export."""
 
 PAGE = 200
-"""How many documents are read at a time, and written in one transaction."""
+"""The most documents that are read at a time, and written in one transaction."""
+
+PAGE_CHUNKS = 1_000
+"""How many chunks of them, of a single document more, are read at a time."""
+
+PAGE_CHARACTERS = 4 * 2**20
+"""How long the lines may be together, a single one longer, that are written in one transaction."""
 
 _DEFINITION = {"name", "model", "dimensions", "metric", "index", "exact_limit"}
 
 _META = sql.SQL("SELECT metadata::text FROM ragstore_collection WHERE id = %s")
+# Counted first, so that a page of large documents is not many times as large as usual.
+_SIZES = sql.SQL("""
+SELECT d.id, (
+  SELECT count(*) FROM ragstore_chunk WHERE collection_id = %(collection)s AND document_id = d.id)
+FROM ragstore_document d WHERE collection_id = %(collection)s AND id > %(after)s
+ORDER BY id LIMIT %(size)s
+""")
 # The vectors in binary: pgvector's text has digits enough, but takes six times as long.
 _PAGE = sql.SQL("""
 SELECT d.id, d.key, d.title, d.metadata::text, d.content_hash,
   c.ordinal, c.text, c.metadata::text, c.token_count, c.language, c.content_hash,
   vector_send(e.vector)
 FROM (
-  SELECT * FROM ragstore_document WHERE collection_id = %(collection)s AND id > %(after)s
-  ORDER BY id LIMIT %(size)s) AS d
+  SELECT * FROM ragstore_document
+  WHERE collection_id = %(collection)s AND id > %(after)s AND id <= %(last)s) AS d
 LEFT JOIN LATERAL (
   SELECT * FROM ragstore_chunk WHERE collection_id = %(collection)s AND document_id = d.id
   OFFSET 0) AS c ON true
@@ -98,18 +112,41 @@ class Export:
 
     def page(self) -> Work[list[str]]:
         """Return the lines of the next documents; none after the last."""
-        rows = yield from transact(self._read())
-        if rows:
-            self._after = rows[-1][0]
-        return [_document_line(list(some)) for _, some in groupby(rows, key=itemgetter(0))]
+        rows: list[Row] = []
+        while not rows:
+            page = yield from transact(self._read())
+            if page is None:
+                return []
+            self._after, rows = page
+        lines: list[str] = yield Call(_document_lines, (rows,))
+        return lines
 
-    def _read(self) -> Operation[list[Row]]:
+    def _read(self) -> Operation[tuple[int, list[Row]] | None]:
+        """Return the rows of a page behind the id of its last document; None after the end."""
         found = self._collection
         space = found.space and found.space.id
         yield from prefer_indexes()
-        values = {"collection": found.id, "after": self._after, "size": PAGE, "space": space}
-        rows: list[Row] = yield Query(_PAGE, values)
-        return rows
+        values = {"collection": found.id, "after": self._after, "space": space}
+        sizes = yield Query(_SIZES, {**values, "size": PAGE})
+        if not sizes:
+            return None
+        last = _last_of_page(sizes)
+        return last, (yield Query(_PAGE, {**values, "last": last}))
+
+
+def _last_of_page(sizes: Sequence[Row]) -> int:
+    """Return the id of the last document that fits a page; the first one always does."""
+    last: int = sizes[0][0]
+    whole = accumulate(chunks for _, chunks in sizes)
+    for (id_, _), chunks in zip(sizes[1:], islice(whole, 1, None), strict=True):
+        if chunks > PAGE_CHUNKS:
+            break
+        last = id_
+    return last
+
+
+def _document_lines(rows: Iterable[Row]) -> list[str]:
+    return [_document_line(list(some)) for _, some in groupby(rows, key=itemgetter(0))]
 
 
 def _document_line(rows: list[Row]) -> str:
@@ -147,16 +184,19 @@ def _line(value: Mapping[str, Any]) -> str:
 class Import:
     """The collection that lines of an export describe.
 
+    Those of an async iterable come as ``AsyncLines``: see ``opened``.
+
     Raises:
         InvalidInput: the first line is not that of an export.
     """
 
-    def __init__(self, lines: Iterable[str], name: str | None) -> None:
+    def __init__(self, lines: Iterable[str] | AsyncLines, name: str | None) -> None:
         if isinstance(lines, str | bytes):
             raise InvalidInput(f"lines is {type(lines).__name__}: pass an open file, or a list")
-        self._lines = enumerate(lines, 1)
-        _, first = next(self._lines, (1, ""))
-        self._head = _object(first, 1)
+        source = lines if isinstance(lines, AsyncLines) else _Lines(lines)
+        self._read: Callable[[], Any] = source.read
+        self._number = 1
+        self._head = _object(source.first, 1)
         if self._head.get("ragstore") != FORMAT:
             raise InvalidInput(f"line 1 is not that of an export of format {FORMAT}")
         self._name = name or self._head.get("collection", "")
@@ -175,8 +215,10 @@ class Import:
         target = yield from transact(self._insert())
         now = yield from transact(find_circumstances())
         report = IngestReport()
-        for batch in self._batches(target):
-            report += yield from transact(write(target, batch, staged=now.is_secured))
+        while lines := (yield Call(self._read)):
+            batch = yield Call(self._batch, (target, lines))
+            if batch.changed:
+                report += yield from transact(write(target, batch, staged=now.is_secured))
         report = replace(report, seconds=time.perf_counter() - started)
         extra = {"collection": target.name, **report.numbers}
         logger.info("collection imported", extra=extra)
@@ -187,18 +229,77 @@ class Import:
         language, meta = self._head.get("language", ""), self._head.get("meta", {})
         return (yield from insert_collection(self._name, space, language, meta, exists_ok=False))
 
-    def _batches(self, target: CollectionInfo) -> Iterator[Batch]:
+    def _batch(self, target: CollectionInfo, lines: Iterable[str]) -> Batch:
         documents: dict[str, PreparedDocument] = {}
-        for number, line in self._lines:
-            if not line.strip():
-                continue
-            document = _read_document(_object(line, number), number)
-            documents[document.key] = document
-            if len(documents) == PAGE:
-                yield _batch(target, documents)
-                documents = {}
-        if documents:
-            yield _batch(target, documents)
+        for line in lines:
+            self._number += 1
+            if line.strip():
+                document = _read_document(_object(line, self._number), self._number)
+                documents[document.key] = document
+        return _batch(target, documents)
+
+
+class _Page(list[str]):
+    """Lines that are written in one transaction."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._left = PAGE_CHARACTERS
+
+    def add(self, line: str) -> bool:
+        """Take a line, and tell whether they are enough."""
+        self.append(line)
+        self._left -= len(line)
+        return len(self) == PAGE or self._left <= 0
+
+
+class _Lines:
+    """An iterable of lines: the first, and then a page at a time."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self._lines = iter(lines)
+        self.first = next(self._lines, "")
+
+    def read(self) -> list[str]:
+        """Return the lines of the next page, none after the last."""
+        page = _Page()
+        for line in self._lines:
+            if page.add(line):
+                break
+        return page
+
+
+class AsyncLines:
+    """An async iterable of lines, the first of which is read."""
+
+    def __init__(self, lines: AsyncIterator[str], first: str) -> None:
+        self._lines = lines
+        self.first = first
+
+    @classmethod
+    async def opened(cls, lines: AsyncIterable[str]) -> AsyncLines:
+        """Read the first line."""
+        others = aiter(lines)
+        return cls(others, await anext(others, ""))
+
+    async def read(self) -> list[str]:
+        """Return the lines of the next page, none after the last."""
+        page = _Page()
+        async for line in self._lines:
+            if page.add(line):
+                break
+        return page
+
+
+async def opened(lines: Iterable[str] | AsyncIterable[str], name: str | None) -> Import:
+    """Return an ``Import`` for asyncio, of lines of either kind.
+
+    Raises:
+        InvalidInput: the first line is not that of an export.
+    """
+    if isinstance(lines, AsyncIterable):
+        return Import(await AsyncLines.opened(lines), name)
+    return await asyncio.to_thread(Import, lines, name)
 
 
 def _is_definition(space: Any) -> bool:
@@ -259,13 +360,19 @@ def _prepared(document: NewDocument, value: dict[str, Any]) -> PreparedDocument:
         chunks = tuple(
             replace(
                 chunk,
-                ordinal=each["ordinal"],
+                ordinal=_ordinal(each["ordinal"]),
                 language=check_text(each["language"], "the language", MAX_NAME_BYTES),
                 content_hash=_bytes(each["hash"]),
             )
             for chunk, each in zip(checked.chunks, value["chunks"], strict=True)
         )
     return replace(checked, chunks=chunks, content_hash=_bytes(value["hash"]))
+
+
+def _ordinal(value: Any) -> int:
+    if type(value) is not int or not -(2**31) <= value < 2**31:
+        raise ValueError
+    return value
 
 
 def _vector(value: str | None) -> Any:

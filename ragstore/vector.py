@@ -7,6 +7,7 @@ from typing import Any
 
 from ragstore.content import PreparedChunk
 from ragstore.exceptions import EmbeddingFailed, InvalidVector
+from ragstore.execution import Call
 from ragstore.ingest import Place
 from ragstore.packing import check_vectors, pack_vectors
 from ragstore.report import Refusals
@@ -36,7 +37,7 @@ def make_vectors(
     """
     wanted = {place: chunk for place, chunk in wanting.items() if place.key not in refuse.keys}
     given = {place: chunk.vector for place, chunk in wanted.items() if chunk.vector is not None}
-    vectors.update(_packed(space, given, refuse))
+    vectors.update((yield Call(_packed, (space, given, refuse))))
     bare = {
         place: chunk.text
         for place, chunk in wanted.items()
@@ -49,7 +50,8 @@ def make_vectors(
         yield from _make(texts, made, failed, skip=refuse.skip)
     _refuse_failed(bare, failed, refuse)
     left = {place: made[text] for place, text in bare.items() if place.key not in refuse.keys}
-    vectors.update(_packed(space, left, refuse))
+    if left:
+        vectors.update((yield Call(_packed, (space, left, refuse))))
     return len(made)
 
 

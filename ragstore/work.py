@@ -1,7 +1,8 @@
 """Work that is more than one transaction, as plain generators, and the two ways to do it.
 
-A *work* yields steps (a transaction, a call of ``embed``, a pause) and is sent their results, or
-has their errors thrown into it: when to try again, and what to leave out, is written once.
+A *work* yields steps (a transaction, a call of ``embed``, a pause, a call of something that takes
+long) and is sent their results, or has their errors thrown into it: when to try again, and what to
+leave out, is written once.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from ragstore.execution import Operation
+from ragstore.execution import Call, Operation
 
 T = TypeVar("T")
 
@@ -36,7 +37,7 @@ class Pause:
     seconds: float
 
 
-Step = Transact | Make | Pause
+Step = Transact | Make | Pause | Call
 Work = Generator[Step, Any, T]
 
 

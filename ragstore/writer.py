@@ -17,16 +17,17 @@ from collections.abc import (
     Iterable,
     Iterator,
     Mapping,
+    Sequence,
 )
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import aclosing, closing, suppress
+from contextlib import aclosing, closing, contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ragstore.connection import DatabaseConnection
 from ragstore.content import NewDocument
 from ragstore.embedding import AsyncEmbedder, Embed, Embedder, EmbedOptions
-from ragstore.exceptions import InvalidInput
+from ragstore.exceptions import InvalidInput, RagstoreError
 from ragstore.load import Batcher, Load
 from ragstore.procedure import Procedure, perform, perform_async
 from ragstore.report import IngestReport, Progress
@@ -78,14 +79,15 @@ class Writer:
     ) -> IngestReport:
         """Store all documents, a batch at a time, and return what was done."""
         tally = Tally()
-        self.do(load.start())
-        with closing(self._stored(load, batches(documents, batch_size))) as stored:
-            for each in stored:
-                report = tally.add(each)
-                log("batch stored", load, each, logging.DEBUG)
-                if on_progress is not None:
-                    on_progress(report)
-        report = tally.add(self.do(load.finish(tally.report)))
+        with tally.told():
+            self.do(load.start())
+            with closing(self._stored(load, batches(documents, batch_size))) as stored:
+                for each in stored:
+                    report = tally.add(each)
+                    log("batch stored", load, each, logging.DEBUG)
+                    if on_progress is not None:
+                        on_progress(report)
+            report = tally.add(self.do(load.finish(tally.report)))
         log("ingested", load, report)
         return report
 
@@ -94,17 +96,19 @@ class Writer:
     ) -> Generator[IngestReport, None, None]:
         behind: Future[IngestReport] | None = None
         with ThreadPoolExecutor(1, "ragstore-write") as writing:
-            for each in documents:
-                try:
+            try:
+                for each in documents:
                     planned = self.do(load.plan(each))
-                except Exception:
-                    if behind is not None:  # what went wrong before comes first
-                        yield behind.result()
-                    raise
-                former = behind.result() if behind is not None else None
-                behind = writing.submit(self.do, load.store(planned))
-                if former is not None:
-                    yield former
+                    former = behind.result() if behind is not None else None
+                    behind = writing.submit(self.do, load.store(planned))
+                    if former is not None:
+                        yield former
+                if behind is not None:
+                    self.do(load.analyze_ahead(planned))
+            except Exception:
+                if behind is not None:  # what is on its way is told, or has failed before
+                    yield behind.result()
+                raise
             if behind is not None:
                 yield behind.result()
 
@@ -135,14 +139,15 @@ class AsyncWriter:
     ) -> IngestReport:
         """Store all documents; see ``Writer.ingest``."""
         tally = Tally()
-        await self.do(load.start())
-        async with aclosing(self._stored(load, async_batches(documents, batch_size))) as stored:
-            async for each in stored:
-                report = tally.add(each)
-                log("batch stored", load, each, logging.DEBUG)
-                if on_progress is not None and inspect.isawaitable(told := on_progress(report)):
-                    await told
-        report = tally.add(await self.do(load.finish(tally.report)))
+        with tally.told():
+            await self.do(load.start())
+            async with aclosing(self._stored(load, async_batches(documents, batch_size))) as stored:
+                async for each in stored:
+                    report = tally.add(each)
+                    log("batch stored", load, each, logging.DEBUG)
+                    if on_progress is not None and inspect.isawaitable(told := on_progress(report)):
+                        await told
+            report = tally.add(await self.do(load.finish(tally.report)))
         log("ingested", load, report)
         return report
 
@@ -151,24 +156,21 @@ class AsyncWriter:
     ) -> AsyncGenerator[IngestReport, None]:
         behind: asyncio.Task[IngestReport] | None = None
         try:
-            async for each in documents:
-                try:
+            try:
+                async for each in documents:
                     planned = await self.do(load.plan(each))
-                except Exception:
-                    if behind is not None:  # what went wrong before comes first
-                        yield await behind
-                    raise
-                former = await behind if behind is not None else None
-                behind = asyncio.ensure_future(self.do(load.store(planned)))
-                if former is not None:
-                    yield former
+                    former = await behind if behind is not None else None
+                    behind = asyncio.ensure_future(self.do(load.store(planned)))
+                    if former is not None:
+                        yield former
+                if behind is not None:
+                    await self.do(load.analyze_ahead(planned))
+            except Exception:
+                if behind is not None:  # what is on its way is told, or has failed before
+                    yield await behind
+                raise
             if behind is not None:
                 yield await behind
-        except Exception:
-            if behind is not None:  # the source has failed: what is on its way is stored first
-                with suppress(Exception):
-                    await behind
-            raise
         finally:
             if behind is not None and not behind.done():
                 behind.cancel()
@@ -188,6 +190,15 @@ class Tally:
         seconds = time.perf_counter() - self._started
         self.report = replace(self.report + report, seconds=seconds)
         return self.report
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """Let an error of ragstore that ends the run carry the report of what was stored before."""
+        try:
+            yield
+        except RagstoreError as exc:
+            exc.report = self.add(IngestReport())
+            raise
 
 
 def log(message: str, load: Load, report: IngestReport, level: int = logging.INFO) -> None:
@@ -216,9 +227,14 @@ def batches(documents: Documents, size: int) -> Iterator[list[NewDocument]]:
 
 
 async def async_batches(documents: AnyDocuments, size: int) -> AsyncIterator[list[NewDocument]]:
-    """Cut documents into batches, as ``batches`` does."""
+    """Cut documents into batches, as ``batches`` does.
+
+    What is no list may make its documents, or read them, meanwhile: it is drawn from in threads.
+    """
     if not isinstance(documents, AsyncIterable):
-        for batch in batches(documents, size):
+        plain = batches(documents, size)
+        is_list = isinstance(documents, Sequence)
+        while batch := next(plain, []) if is_list else await asyncio.to_thread(next, plain, []):
             yield batch
         return
     batcher = Batcher(size)

@@ -13,6 +13,7 @@ from sqlalchemy import literal, select
 from sqlalchemy.engine import URL
 
 from ragstore import DatabaseConnection
+from ragstore.copying import NULL, packed
 from ragstore.driver import connect, connect_async
 from ragstore.execution import (
     Call,
@@ -28,13 +29,18 @@ from ragstore.execution import (
 TABLE = sql.SQL("CREATE TEMP TABLE sample (id int, meta jsonb, body text)")
 COPY = sql.SQL("COPY sample FROM STDIN (FORMAT BINARY)")
 COUNT = sql.SQL("SELECT count(*) FROM sample")
-ROWS = [(1, b'\x01{"a": 1}', "tab\tand\nline \\N"), (2, b"\x01{}", None)]
+TEXT = "tab\tand\nline \\N é 漢"
+ROWS = [
+    b"".join((b"\0\3", packed(id_.to_bytes(4, "big")), packed(b"\1" + meta), packed(body.encode())))
+    for id_, meta, body in ((1, b'{"a": 1}', TEXT), (2, b"{}", "x" * 300_000))
+]
+ROWS.append(b"\0\3" + packed(b"\0\0\0\3") + packed(b"\1{}") + NULL)
 
 
 def answers() -> Operation[list[Any]]:
     """Send one of each kind and return what came back."""
     got: list[Any] = [(yield Query(TABLE))]
-    got.append((yield Copy(COPY, ("int4", "bytea", "text"), ROWS)))
+    got.append((yield Copy(COPY, ROWS)))
     got.append((yield Query(sql.SQL("SELECT id, meta, body FROM sample ORDER BY id"))))
     got.append((yield Query(sql.SQL("SELECT %s::int + 1, 5 %% 3"), [1])))
     got.append((yield Query(sql.SQL("SELECT %(a)s::int, 5 %% 3"), {"a": 2})))
@@ -47,7 +53,7 @@ def answers() -> Operation[list[Any]]:
 EXPECTED: list[Any] = [
     [],
     [],
-    [(1, {"a": 1}, "tab\tand\nline \\N"), (2, {}, None)],
+    [(1, {"a": 1}, TEXT), (2, {}, "x" * 300_000), (3, {}, None)],
     [(2, 2)],
     [(2, 2)],
     [(2,)],
@@ -112,7 +118,7 @@ async def test_operation_may_send_nothing(server_url: URL) -> None:
         assert await run_async(async_connection, nothing()) == "done"
 
 
-def failing_rows() -> Iterator[tuple[Any, ...]]:
+def failing_rows() -> Iterator[bytes]:
     """Give one row, then fail."""
     yield ROWS[0]
     raise KeyError("rows")
@@ -121,7 +127,7 @@ def failing_rows() -> Iterator[tuple[Any, ...]]:
 def interrupted() -> Operation[None]:
     """Begin a COPY that its rows end."""
     yield Query(TABLE)
-    yield Copy(COPY, ("int4", "bytea", "text"), failing_rows())
+    yield Copy(COPY, failing_rows())
 
 
 async def test_error_in_the_rows_ends_the_copy(server_url: URL) -> None:

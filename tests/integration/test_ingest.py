@@ -345,6 +345,19 @@ def test_text_round_trips(filled: Any, connection: DatabaseConnection) -> None:
     assert counts(filled.ingest("plain", documents))[:3] == (0, 0, len(documents))
 
 
+async def test_encoding_of_a_url_changes_no_text(
+    connection: DatabaseConnection, store: Store
+) -> None:
+    """Rows are packed as UTF-8, whatever encoding the URL says of its connections."""
+    store.create_collection("c")
+    documents = [NewDocument(f"k{at}", ["Häuser"]) for at in range(3)]
+    latin = connection.url.update_query_dict({"client_encoding": "latin1"})
+    async with DatabaseConnection(latin) as other:
+        Store(other).ingest("c", documents[:2])
+        await AsyncStore(other).ingest("c", documents[2:])
+    assert {row[2] for row in rows(connection)} == {"Häuser"}
+
+
 def test_vectors_round_trip(filled: Any, connection: DatabaseConnection) -> None:
     """Vectors are stored as 4-byte floats, bit for bit."""
     random = np.random.default_rng(1).normal(size=(50, 2)).astype(np.float32)
@@ -389,6 +402,38 @@ async def test_async_store_takes_coroutines_and_async_iterables(
         assert seen == [2, 3]
         more = await store.ingest("c", [NewDocument("d", ["d"])], embed=Model())
         assert counts(more) == (1, 0, 0, 1, 1)
+
+
+class Traced(dict[str, Any]):
+    """Metadata that notes the threads that read it."""
+
+    def __init__(self, threads: set[int]) -> None:
+        super().__init__(a=1)
+        self._threads = threads
+
+    def items(self) -> Any:
+        """Note the thread."""
+        self._threads.add(threading.get_ident())
+        return super().items()
+
+
+async def test_documents_are_read_and_checked_off_the_loop(connection: DatabaseConnection) -> None:
+    """Neither a plain generator, nor checking its documents, keeps the loop from anything else."""
+    drew: set[int] = set()
+    checked: set[int] = set()
+
+    def source() -> Iterator[NewDocument]:
+        for at in range(10):
+            drew.add(threading.get_ident())
+            yield NewDocument(f"{at}", [NewChunk("x", meta=Traced(checked))])
+
+    async with connection:
+        store = AsyncStore(connection)
+        await store.create_collection("c")
+        assert (await store.ingest("c", source(), batch_size=2)).inserted == 10
+    assert drew
+    assert checked
+    assert threading.get_ident() not in drew | checked
 
 
 async def test_plain_embed_does_not_block_the_loop(connection: DatabaseConnection) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from ragstore import DatabaseConnection, IngestReport, NewDocument, Store, exceptions, load
+from ragstore import DatabaseConnection, IngestReport, NewDocument, Store, exceptions, retry
 from ragstore.driver import connect
 
 STORED = """
@@ -137,7 +137,7 @@ def test_chunk_that_another_writer_took_away_is_embedded_after_all(filled: Store
 
 def test_last_conflict_is_an_error(filled: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch that was overtaken at its last attempt is given up, with nothing of it stored."""
-    monkeypatch.setattr(load, "ATTEMPTS", 1)
+    monkeypatch.setattr(retry, "ATTEMPTS", 1)
     filled.ingest("c", [NewDocument("a", ["a 1"])], embed=embed)
 
     def overtaken(texts: list[str]) -> Any:
@@ -183,7 +183,7 @@ def test_lock_timeout_is_tried_again_and_then_told(
     filled: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where a lock is never let go, the caller is told after some attempts, in the end."""
-    monkeypatch.setattr(load, "FIRST_PAUSE", 0.0001)
+    monkeypatch.setattr(retry, "FIRST_PAUSE", 0.0001)
     options: dict[str, Any] = {"connect_args": {"options": "-c lock_timeout=20ms"}}
     with (
         connect(filled.connection.url) as other,

@@ -6,14 +6,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy.engine import URL
 
-from ragstore import DatabaseConnection, NewChunk, NewDocument, Store
+from ragstore import DatabaseConnection, NewChunk, NewDocument, Store, exceptions
 
 ROOT = Path(__file__).parents[2]
 CHILD = """
@@ -96,3 +96,55 @@ def test_batch_before_an_error_of_the_source_is_stored(either: Any) -> None:
         either.ingest("c", source(), batch_size=10)
 
     assert either.delete_collection("c") == 20
+
+
+def failing(model: str) -> Any:
+    """Return a model that fails for one text, if it is to."""
+
+    def embed(texts: list[str]) -> list[list[int]]:
+        if model in texts:
+            raise RuntimeError
+        return [[1, 1]] * len(texts)
+
+    return embed
+
+
+def broken(at: int, chunk: str) -> Iterator[NewDocument]:
+    """Yield 30 documents, one of them with another chunk."""
+    yield from (NewDocument(f"k{each:02}", ["x" if each != at else chunk]) for each in range(30))
+
+
+def failing_source() -> Iterator[NewDocument]:
+    """Yield 25 documents, and fail as ragstore does."""
+    yield from (NewDocument(f"k{at:02}", ["x"]) for at in range(25))
+    raise exceptions.QueryFailed("no more")
+
+
+ENDINGS: dict[str, tuple[Callable[[], Any], int, type[exceptions.RagstoreError]]] = {
+    "bad document": (lambda: broken(25, " "), 20, exceptions.EmptyChunk),
+    "first batch": (lambda: broken(5, " "), 0, exceptions.EmptyChunk),
+    "model": (lambda: broken(15, "no vector"), 10, exceptions.EmbeddingFailed),
+    "server": (lambda: broken(15, "refused"), 10, exceptions.QueryFailed),
+    "source": (failing_source, 20, exceptions.QueryFailed),
+}
+
+
+@pytest.mark.parametrize(("source", "stored", "error"), ENDINGS.values(), ids=ENDINGS)
+def test_error_carries_the_report_so_far(
+    either: Any,
+    connection: DatabaseConnection,
+    source: Callable[[], Any],
+    stored: int,
+    error: type[exceptions.RagstoreError],
+) -> None:
+    """Whatever ends a run, its error tells what is stored, and that is all that is stored."""
+    either.create_space("s", model="m", dimensions=2)
+    either.create_collection("c", space="s")
+    with connection.transaction() as driver:
+        driver.execute("ALTER TABLE ragstore_chunk ADD CHECK (text <> 'refused')")
+    embed = failing("no vector")
+    with pytest.raises(error) as caught:
+        either.ingest("c", source(), embed=embed, batch_size=10, embed_retries=0)
+    assert caught.value.report.inserted == stored
+    assert caught.value.report.seconds > 0
+    assert either.delete_collection("c") == stored

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
 
-from ragstore import DatabaseConnection, NewDocument, exceptions, load
+from ragstore import DatabaseConnection, NewDocument, Store, exceptions, load
+from ragstore.driver import connect
+from ragstore.execution import run
+from ragstore.syncing import Beginning, delete_since
 
 
 def documents(keys: str, text: str = "x") -> list[NewDocument]:
@@ -96,7 +102,6 @@ def test_what_another_writer_stored_meanwhile_stays(
     filled: Any, connection: DatabaseConnection
 ) -> None:
     """A document that came or changed after the run began is not taken for an old one."""
-    from ragstore import Store
 
     def source() -> Iterator[NewDocument]:
         yield from documents("b")
@@ -106,3 +111,83 @@ def test_what_another_writer_stored_meanwhile_stays(
     report = filled.ingest("c", source(), sync=True, batch_size=1)
     assert report.deleted == 4
     assert keys(connection) == "abz"
+
+
+def test_deletion_lets_a_writer_by_and_tries_again(
+    filled: Any, connection: DatabaseConnection, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A document that another session keeps locked for a while is deleted nevertheless."""
+    caplog.set_level("INFO", logger="ragstore")
+    is_locked = threading.Event()
+
+    def hold() -> None:
+        with DatabaseConnection(connection.url) as other, other.transaction() as driver:
+            driver.execute("SELECT FROM ragstore_document WHERE key = 'a' FOR UPDATE")
+            is_locked.set()
+            time.sleep(0.3)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert is_locked.wait(30)
+    impatient = connection.url.update_query_dict({"options": "-c lock_timeout=50ms"})
+    with DatabaseConnection(impatient) as another:
+        assert Store(another).ingest("c", documents("b"), sync=True).deleted == 5
+    holder.join()
+    assert "other writers were in the way: it is tried again" in caplog.text
+    assert keys(connection) == "b"
+
+
+WRITES = """
+UPDATE ragstore_document SET metadata = '{}' FROM ragstore_collection c
+  WHERE c.id = collection_id AND c.name = 'c' AND key = 'a';
+INSERT INTO ragstore_document (collection_id, key)
+  SELECT id, 'z' FROM ragstore_collection WHERE name = 'c';
+"""
+
+
+@pytest.mark.parametrize("writes_late", [False, True], ids=["written before", "written after"])
+def test_what_was_under_way_when_the_run_began_stays(
+    filled: Any, connection: DatabaseConnection, writes_late: bool
+) -> None:
+    """Not when a writer's transaction began counts, but whether it had ended."""
+    with closing(connect(connection.url)) as other:
+        other.execute("SELECT now()" if writes_late else WRITES)
+
+        def source() -> Iterator[NewDocument]:
+            if writes_late:
+                other.execute(WRITES)
+            other.commit()
+            yield from documents("b")
+
+        assert filled.ingest("c", source(), sync=True).deleted == 4
+    assert keys(connection) == "abz"
+
+
+@pytest.mark.parametrize(
+    ("ahead", "deleted"),
+    [(1, 6), (2**31, 6), (2**32 - 2**28, 6), (0, 0), (-1, 0), (1 - 2**28, 0)],
+    ids=["just before", "long ago", "round", "next", "after", "long after"],
+)
+def test_numbers_of_transactions_come_round(
+    store: Store, connection: DatabaseConnection, ahead: int, deleted: int
+) -> None:
+    """A document is old whose number stands before the next of the beginning, modulo 2^32."""
+    collection = store.create_collection("c")
+    store.ingest("c", documents("abcdef"))
+    with connection.transaction() as driver:
+        found = driver.execute("SELECT id, xmin::text::bigint FROM ragstore_document").fetchall()
+        ids, (number, *_) = zip(*found, strict=True)
+        beginning = Beginning([], (number + ahead) % 2**32)
+        assert run(driver, delete_since(collection, ids, beginning)) == deleted
+
+
+def test_writer_under_way_is_told_by_its_number(
+    store: Store, connection: DatabaseConnection
+) -> None:
+    """What a transaction wrote that had not ended stays, though its number is an old one."""
+    collection = store.create_collection("c")
+    store.ingest("c", documents("abcdef"))
+    with connection.transaction() as driver:
+        found = driver.execute("SELECT id, xmin::text::bigint FROM ragstore_document").fetchall()
+        ids, (number, *_) = zip(*found, strict=True)
+        assert run(driver, delete_since(collection, ids, Beginning([number], number + 5))) == 0

@@ -157,6 +157,51 @@ def test_deletes_let_a_writer_by_and_try_again(
     assert "Other sessions are in the way (55P03): trying again" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("change", "delete", "number"),
+    [
+        (
+            "UPDATE ragstore_chunk SET metadata = '{}' WHERE text IN ('text 1', 'text 3')",
+            lambda s: s.delete_chunks("c", where={"n": 1}),
+            3,
+        ),
+        (
+            "UPDATE ragstore_chunk SET metadata = '{}'; UPDATE ragstore_document SET title = ''",
+            lambda s: s.delete_chunks("c", where={"n": 1}),
+            0,
+        ),
+        (
+            "UPDATE ragstore_chunk SET metadata = '{}'; UPDATE ragstore_document SET title = ''",
+            lambda s: s.delete_documents("c", where={"n": 1}),
+            0,
+        ),
+        (
+            "UPDATE ragstore_document SET metadata = '{}' WHERE key = 'k3'",
+            lambda s: s.delete_documents("c", where={"$document": {"meta": {"n": {"$gt": 2}}}}),
+            6,
+        ),
+    ],
+    ids=["chunks", "chunks by ingest", "documents by ingest", "documents"],
+)
+def test_what_no_longer_matches_is_not_deleted(
+    filled: Any, change: str, delete: Callable[[Any], int], number: int
+) -> None:
+    """A filter is asked again where another session has changed what it found."""
+    is_changed = threading.Event()
+
+    def hold() -> None:
+        with DatabaseConnection(filled.connection.url) as other, other.transaction() as driver:
+            driver.execute(change.encode())
+            is_changed.set()
+            time.sleep(0.3)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert is_changed.wait(30)
+    assert delete(filled) == number
+    holder.join()
+
+
 def test_rows_with_ids_below_one_are_rows(filled: Any, connection: DatabaseConnection) -> None:
     """What a session stored under 0 or less is found by every page, and deleted like the rest."""
     collection = filled.collection("c").id
@@ -216,13 +261,40 @@ def test_load_is_analysed_as_far_as_it_is_large(
     assert load(0, 50) == set()
     assert load(100, 500) == keys
     assert load(1_000, 2_000, build_index="never") == keys
-    assert load(2_000, 2_000) > {*keys, "text", "tsv"}
+    assert load(2_000, 2_000) == {*keys, "token_count", "metadata", "language", "tsv"}
     size = "SELECT reltuples::int FROM pg_class WHERE relname = 'ragstore_chunk'"
     assert rows(connection, size) == [(4_550,)]
     with connection.transaction() as driver:
         driver.execute("UPDATE pg_class SET reltuples = 1e6 WHERE relname = 'ragstore_chunk'")
     load(3_000, 1_000)
     assert rows(connection, size) == [(1_000_000,)]
+
+
+SLOW_LAST = """
+CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS
+  'BEGIN PERFORM pg_sleep(0.3); RETURN NEW; END';
+CREATE TRIGGER wait BEFORE INSERT ON ragstore_document FOR EACH ROW
+  WHEN (NEW.key = 'last') EXECUTE FUNCTION wait();
+"""
+
+
+@pytest.mark.parametrize(
+    ("last", "sync", "known"),
+    [(100, False, 1_100), (500, False, 1_600), (100, True, 1_200)],
+    ids=["small", "large", "sync"],
+)
+def test_load_is_analysed_beside_its_last_batch(
+    either: Any, connection: DatabaseConnection, last: int, sync: bool, known: int
+) -> None:
+    """While the last batch is stored, if that is a small one; or after it, and after deletions."""
+    either.create_collection("c")
+    documents = [NewDocument(f"k{at}", ["x"] * 100) for at in range(11)]
+    documents.append(NewDocument("last", ["x"] * last))
+    with connection.transaction() as driver:
+        driver.execute(SLOW_LAST.encode())
+    either.ingest("c", documents, batch_size=100, sync=sync)
+    size = "SELECT reltuples::int FROM pg_class WHERE relname = 'ragstore_chunk'"
+    assert rows(connection, size) == [(known,)]
 
 
 def test_role_without_the_right_analyses_nothing(

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 import numpy as np
 import pytest
 from sqlalchemy.engine import URL
 
-from ragstore import DatabaseConnection, NewChunk, NewDocument, Store, exceptions, transfer
+from ragstore import (
+    AsyncStore,
+    DatabaseConnection,
+    NewChunk,
+    NewDocument,
+    Store,
+    exceptions,
+    transfer,
+)
 from ragstore.models import Chunk, Document
 from ragstore.testing.plugin import NewDatabase
+from ragstore.writer import Writer
 
 CONTENT = """
 SELECT k.language, k.metadata, s.name, s.model, s.dimensions, s.metric,
@@ -81,6 +91,67 @@ def test_round_trip_is_exact(filled: Any, monkeypatch: Any) -> None:
     assert (report.inserted, report.chunks) == (30, 87)
     assert content(filled, "copy") == content(filled, "c")
     assert lines_of(filled, "copy")[1:] == lines[1:]
+
+
+def test_page_holds_so_many_chunks(store: Store, monkeypatch: Any) -> None:
+    """Memory depends on the size of a document, and not on how many of them are large."""
+    monkeypatch.setattr(transfer, "PAGE_CHUNKS", 7)
+    store.create_collection("c")
+    sizes = [3, 3, 3, 7, 1, 20, 20, 2, 2, 2, 2]
+    documents = [NewDocument(f"{at:02}", ["x"] * size) for at, size in enumerate(sizes)]
+    store.ingest("c", documents)
+    export, writer = transfer.Export("c"), Writer(store.connection)
+    writer.do(export.start())
+    pages = []
+    while lines := writer.do(export.page()):
+        pages.append([len(json.loads(line)["chunks"]) for line in lines])
+    assert pages == [[3, 3], [3], [7], [1], [20], [20], [2, 2, 2], [2]]
+
+
+def test_page_of_an_import_is_so_long(either: Any, monkeypatch: Any) -> None:
+    """Long lines are written one by one: what stands before a bad one is stored."""
+    monkeypatch.setattr(transfer, "PAGE_CHARACTERS", 10)
+    with pytest.raises(exceptions.InvalidInput, match="line 4"):
+        either.import_collection([head(), body(), body(key="b"), "{}"])
+    assert either.delete_collection("n") == 2
+
+
+def test_deleted_page_does_not_end_an_export(store: Store, monkeypatch: Any) -> None:
+    """Where all documents of a page are deleted before they are read, the next one follows."""
+    monkeypatch.setattr(transfer, "PAGE_CHUNKS", 1)
+    store.create_collection("c")
+    store.ingest("c", [NewDocument(key, ["x"]) for key in "abc"])
+    last_of_page = transfer._last_of_page
+
+    def deleting(sizes: Any) -> int:
+        with Store(store.connection).connection.transaction() as other:
+            other.execute("DELETE FROM ragstore_document WHERE key = 'b'")
+        return last_of_page(sizes)
+
+    monkeypatch.setattr(transfer, "_last_of_page", deleting)
+    assert [json.loads(line)["key"] for line in lines_of(store, "c")[1:]] == ["a", "c"]
+
+
+async def test_async_lines_are_imported(connection: DatabaseConnection) -> None:
+    """An export of one store goes into another as it comes, without a file between."""
+    async with connection:
+        store = AsyncStore(connection)
+        await store.create_space("s", model="m", dimensions=2)
+        await store.create_collection("c", space="s")
+        documents = [NewDocument(f"{at:03}", [NewChunk("x", [at, 1])]) for at in range(450)]
+        await store.ingest("c", documents)
+        report = await store.import_collection(store.export_collection("c"), name="copy")
+        assert report.inserted == 450
+        again = await store.ingest("copy", documents)
+        assert again.unchanged == 450
+        with pytest.raises(exceptions.InvalidInput, match="line 1"):
+            await store.import_collection(nothing())
+
+
+async def nothing() -> AsyncIterator[str]:
+    """Yield no line."""
+    for line in ():
+        yield line
 
 
 def test_document_with_an_id_below_one_is_exported(either: Any) -> None:
@@ -161,6 +232,8 @@ def body(**changes: Any) -> str:
         ([head(), body(hash="x")], "line 2 is not a document"),
         ([head(), body(chunk={"vector": "!"})], "line 2 is not a document"),
         ([head(), body(chunks=[5])], "line 2 is not a document"),
+        ([head(), body(chunk={"ordinal": "0"})], "line 2 is not a document"),
+        ([head(), body(chunk={"ordinal": 2**31})], "line 2 is not a document"),
         ([head(), body(chunk={"text": " "})], "'a', chunk 0: it has no text"),
         ([head(), body(title="\0")], "'a': the title"),
         ([head(collection="")], "needs a name"),

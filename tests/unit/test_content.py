@@ -203,6 +203,25 @@ JSON = st.recursive(
 )  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "meta",
+    [
+        {"ab": 1, "a": 2, "a_": 3, "B": 4, "a1": 5, "_": 6},
+        {"page": -(2**31), "last": 2**31 - 1, "beyond": 2**31, "far": 10**40},
+        {"yes": True, "no": False, "none": None, "part": 0.5},
+        {"path": "a/b c.md?x=<1>&y='2'", "url": "https://example.org/a%20b"},
+        {"quote": 'say "a"', "back": "a\\b", "line": "a\nb", "del": "\x7f", "accent": "é 漢 😀"},
+        {"two words": 1, 'quo"te': 2, "é": 3, "": 4, "1": 5, "a-b": 6},
+        {"list": [1, "a"], "object": {"b": 1, "a": 2}},
+    ],
+    ids=["order", "integers", "constants", "plain", "escaped", "names", "nested"],
+)
+def test_metadata_is_canonical_json(meta: Mapping[str, Any]) -> None:
+    """Whatever way it is written, JSON is as the standard encoder writes it: hashes are kept."""
+    canonical = json.dumps(meta, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    assert metadata_json(meta) == canonical
+
+
 @given(st.dictionaries(st.text(), JSON))
 def test_metadata_is_kept_or_refused_by_name(meta: Mapping[str, Any]) -> None:
     """Any JSON object survives, or is refused with an error of ours."""
