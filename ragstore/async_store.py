@@ -110,6 +110,7 @@ class AsyncStore:
 
         ``approve`` may be a coroutine function; a plain one runs in a thread, as ``embed`` does.
         """
+        reembed.check_function("embed", embed)
         options = EmbedOptions(embed_batch_size, embed_concurrency, embed_retries)
         move = Move(
             collection,

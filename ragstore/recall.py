@@ -91,7 +91,8 @@ def measure_recall(
     """
     _check_range("k", k, 1, 1_000)
     _check_range("sample", sample, 1, MAX_SAMPLE)
-    if not 0 < target <= 1:
+    is_number = isinstance(target, int | float) and not isinstance(target, bool)
+    if not is_number or not 0 < target <= 1:
         raise InvalidInput(f"target is {target!r}: it takes a share, above 0 and up to 1")
     collection = yield from find_collection(collection_name)
     if space_name is None:

@@ -103,6 +103,16 @@ Approve = Callable[[ReembedReport], Any]
 function for AsyncStore."""
 
 
+def check_function(name: str, value: object) -> None:
+    """Refuse what cannot be called, before anything is done that would call it in the end.
+
+    Raises:
+        InvalidInput: naming the argument.
+    """
+    if not callable(value):
+        raise InvalidInput(f"{name} is {type(value).__name__}: it takes a function")
+
+
 @dataclass(frozen=True)
 class Move:
     """A move as it was asked for.
@@ -124,11 +134,14 @@ class Move:
     options: IndexOptions = field(default_factory=IndexOptions)
 
     def __post_init__(self) -> None:
-        """Refuse numbers that are none."""
+        """Refuse numbers that are none, and what cannot be called."""
         for name, least in (("batch_size", 1), ("last", 0), ("sample", 0)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise InvalidInput(f"{name} is {value!r}: it takes a whole number from {least}")
+        for name in ("approve", "on_progress"):
+            if (value := getattr(self, name)) is not None:
+                check_function(name, value)
 
     def run(self) -> Procedure[ReembedReport]:
         """Move the collection; see ``Store.reembed``."""

@@ -82,10 +82,8 @@ class Space:
     @property
     def can_have_index(self) -> bool:
         """Tell whether its index can be built: a row made with the models may name any."""
-        return (
-            self.index_type != "none"
-            and self.dimensions <= MAX_DIMENSIONS_OF_INDEX[self.index_type]
-            and self.metric in METRICS_OF_INDEX[self.index_type]
+        return self.index_type != "none" and _can_serve(
+            self.index_type, self.dimensions, self.metric
         )
 
     def distance(self, vector: Sequence[float] | npt.NDArray[Any]) -> ColumnElement[float]:
@@ -156,17 +154,21 @@ def find_space(name: str) -> Operation[Space]:
     Raises:
         SpaceNotFound: naming those there are.
     """
-    found = yield Query(
-        sql.SQL("SELECT {} FROM ragstore_embedding_space s WHERE name = %s").format(columns("s")),
-        [check_text(name, "the name of the space", MAX_NAME_BYTES)],
-    )
-    if found:
-        return Space(*found[0])
+    if found := (yield from _look_up(name)):
+        return found
     names = yield Query(sql.SQL("SELECT name FROM ragstore_embedding_space ORDER BY name LIMIT 9"))
     known = ", ".join(repr(known) for (known,) in names) or "none yet"
     raise SpaceNotFound(
         f"There is no space {name!r} (there is {known}): make it with create_space()", space=name
     )
+
+
+def _look_up(name: str) -> Operation[Space | None]:
+    found = yield Query(
+        sql.SQL("SELECT {} FROM ragstore_embedding_space s WHERE name = %s").format(columns("s")),
+        [check_text(name, "the name of the space", MAX_NAME_BYTES)],
+    )
+    return Space(*found[0]) if found else None
 
 
 def insert_space(
@@ -190,6 +192,8 @@ def insert_space(
     check_index(index, dimensions, metric)
     _check_exact_limit(exact_limit)
     definition = [model, dimensions, metric, index, exact_limit]
+    if exists_ok and (known := (yield from _look_up(name))):  # a role that only reads may ask so
+        return _same(known, definition)
     rows = yield Query(
         sql.SQL(
             "INSERT INTO ragstore_embedding_space AS s"
@@ -201,13 +205,25 @@ def insert_space(
     if rows:
         return Space(*rows[0])
     space = yield from find_space(name)
-    if exists_ok and definition == [getattr(space, each.name) for each in fields(Space)[2:]]:
-        return space
-    raise SpaceExists(
-        f"There is a space {name!r} already (model {space.model!r}, {space.dimensions} dimensions,"
-        f" {space.metric}, index {space.index_type!r}, exact_limit {space.exact_limit}): choose"
-        " another name, or pass exists_ok=True for the same definition",
-        space=name,
+    if exists_ok:
+        return _same(space, definition)
+    raise _taken(space)
+
+
+def _same(space: Space, definition: Sequence[Any]) -> Space:
+    """Return a space that is defined so; refuse another."""
+    if list(definition) != [getattr(space, each.name) for each in fields(Space)[2:]]:
+        raise _taken(space)
+    return space
+
+
+def _taken(space: Space) -> SpaceExists:
+    return SpaceExists(
+        f"There is a space {space.name!r} already (model {space.model!r}, {space.dimensions}"
+        f" dimensions, {space.metric}, index {space.index_type!r}, exact_limit"
+        f" {space.exact_limit}): choose another name, or pass exists_ok=True for the same"
+        " definition",
+        space=space.name,
     )
 
 
@@ -325,8 +341,24 @@ def check_index(index: str, dimensions: int, metric: Metric) -> None:
             f"the index {index!r} cannot serve the metric {metric!r} ({why}): pass"
             f" {_others(index, dimensions, metric)}"
         )
+    if not _can_serve(index, dimensions, metric):
+        raise InvalidInput(
+            f"pgvector builds no index {index!r} for the metric {metric!r} over a single dimension:"
+            f" pass {_others(index, dimensions, metric)}"
+        )
 
 
+def _can_serve(index: IndexType, dimensions: int, metric: Metric) -> bool:
+    # IVFFlat compares directions under these metrics, and a single number has but two.
+    is_without_lists = index == "ivfflat" and dimensions == 1 and metric in _BY_DIRECTION
+    return (
+        dimensions <= MAX_DIMENSIONS_OF_INDEX[index]
+        and metric in METRICS_OF_INDEX[index]
+        and not is_without_lists
+    )
+
+
+_BY_DIRECTION = ("cosine", "inner_product")
 _EFFECTS = {
     "binary": " (signs only: the nearest of them are compared again, and some are missed)",
     "none": " (every search compares all vectors of its collection)",
@@ -338,9 +370,7 @@ def _others(index: str, dimensions: int, metric: Metric) -> str:
     return " or ".join(
         f"index={each!r}{_EFFECTS.get(each, '')}"
         for each in INDEX_TYPES
-        if each != index
-        and dimensions <= MAX_DIMENSIONS_OF_INDEX[each]
-        and metric in METRICS_OF_INDEX[each]
+        if each != index and _can_serve(each, dimensions, metric)
     )
 
 

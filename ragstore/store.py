@@ -172,6 +172,7 @@ class Store:
             InvalidVector: a vector does not fit the space; it names the document and the chunk.
             LockTimeout: writers held the collection each time the switch was tried.
         """
+        reembed.check_function("embed", embed)
         options = EmbedOptions(embed_batch_size, embed_concurrency, embed_retries)
         once = Embedder(embed, replace(options, retries=0))
         move = Move(

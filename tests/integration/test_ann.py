@@ -125,6 +125,16 @@ def test_only_a_binary_index_is_inexact(kind: IndexType) -> None:
             exceptions.InvalidInput,
             "'ivfflat' cannot serve the metric 'l1' .*no operator class",
         ),
+        (
+            {"index": "ivfflat", "dimensions": 1},
+            exceptions.InvalidInput,
+            "'ivfflat' for the metric 'cosine' over a single dimension: pass index='halfvec'",
+        ),
+        (
+            {"index": "ivfflat", "dimensions": 1, "metric": "inner_product"},
+            exceptions.InvalidInput,
+            "a single dimension: pass",
+        ),
         ({"exact_limit": -1}, exceptions.InvalidInput, "exact_limit is -1: it takes"),
         ({"exact_limit": 2**31}, exceptions.InvalidInput, "0 to 2,147,483,647"),
         ({"exact_limit": True}, exceptions.InvalidInput, "exact_limit is True"),

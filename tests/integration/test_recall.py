@@ -100,6 +100,9 @@ def test_recall_of_ivfflat_is_by_probes(store: Store) -> None:
         ({"sample": 10_001}, "sample is 10001"),
         ({"target": 0}, "target is 0: it takes a share"),
         ({"target": 1.1}, r"target is 1\.1"),
+        ({"target": "0.9"}, r"target is '0\.9'"),
+        ({"target": None}, "target is None"),
+        ({"target": float("nan")}, "target is nan"),
     ],
 )
 def test_measurements_out_of_range_are_refused(

@@ -258,6 +258,9 @@ def test_move_elsewhere_is_refused_until_it_is_cancelled(moving: Any) -> None:
         ({"batch_size": 0}, exceptions.InvalidInput, "batch_size is 0"),
         ({"last": -1}, exceptions.InvalidInput, "last is -1"),
         ({"sample": True}, exceptions.InvalidInput, "sample is True"),
+        ({"embed": None}, exceptions.InvalidInput, "embed is NoneType: it takes a function"),
+        ({"approve": True}, exceptions.InvalidInput, "approve is bool: it takes a function"),
+        ({"on_progress": 5}, exceptions.InvalidInput, "on_progress is int: it takes a function"),
     ],
 )
 def test_what_cannot_be_moved_is_named(

@@ -227,6 +227,25 @@ async def test_role_that_does_not_own_the_tables_is_told_what_to_do(guest: URL) 
             await AsyncStore(connection).create_space("s", model="m", dimensions=2, exists_ok=True)
 
 
+async def test_space_that_is_there_is_returned_to_a_role_that_only_reads(
+    guest: URL, connection: DatabaseConnection
+) -> None:
+    """With exists_ok a program that may write nothing begins as the one that makes the space."""
+    from ragstore import AsyncStore
+
+    made = Store(connection).create_space("s", model="m", dimensions=2)
+    revoke = "REVOKE INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public FROM"
+    execute(connection, f"{revoke} {guest.username}")
+    given: dict[str, Any] = {"model": "m", "dimensions": 2, "exists_ok": True}
+    async with DatabaseConnection(guest) as reader:
+        assert Store(reader).create_space("s", **given) == made
+        assert await AsyncStore(reader).create_space("s", **given) == made
+        with pytest.raises(exceptions.SpaceExists, match="'s' already"):
+            Store(reader).create_space("s", **{**given, "model": "n"})
+        with pytest.raises(exceptions.PermissionDenied):
+            Store(reader).create_space("t", **given)
+
+
 async def test_partition_is_made_as_the_role_of_the_migration_url(
     guest: URL, connection: DatabaseConnection
 ) -> None:
