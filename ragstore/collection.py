@@ -72,16 +72,22 @@ def find_collection(name: str) -> Operation[CollectionInfo]:
     Raises:
         CollectionNotFound: naming those there are.
     """
-    found = yield Query(_FIND, [check_text(name, "the name of the collection", MAX_NAME_BYTES)])
-    if found:
-        id_, name, language, is_ready, *space = found[0]
-        return CollectionInfo(id_, name, language, Space(*space) if space[0] else None, is_ready)
+    if found := (yield from _look_up(name)):
+        return found
     names = yield Query(sql.SQL("SELECT name FROM ragstore_collection ORDER BY name LIMIT 9"))
     known = ", ".join(repr(known) for (known,) in names) or "none yet"
     raise CollectionNotFound(
         f"There is no collection {name!r} (there is {known}): make it with create_collection()",
         collection=name,
     )
+
+
+def _look_up(name: str) -> Operation[CollectionInfo | None]:
+    found = yield Query(_FIND, [check_text(name, "the name of the collection", MAX_NAME_BYTES)])
+    if not found:
+        return None
+    id_, name, language, is_ready, *space = found[0]
+    return CollectionInfo(id_, name, language, Space(*space) if space[0] else None, is_ready)
 
 
 _MEASURE = sql.SQL("""
@@ -152,21 +158,37 @@ def insert_collection(
         raise InvalidName("a collection needs a name")
     target = (yield from find_space(space)) if space is not None else None
     yield from _check_language(language)
+    meta_json = metadata_json(meta)
+    if exists_ok and (known := (yield from _look_up(name))):  # a role that only reads may ask so
+        return _same(known, target, language)
     inserted = yield Query(
         sql.SQL(
             "INSERT INTO ragstore_collection (name, space_id, language, metadata)"
             " VALUES (%s, %s, %s, %s::jsonb) ON CONFLICT (name) DO NOTHING RETURNING id"
         ),
-        [name, target and target.id, language, metadata_json(meta)],
+        [name, target and target.id, language, meta_json],
     )
     found = yield from find_collection(name)
-    if inserted or (exists_ok and (found.space, found.language) == (target, language)):
+    if inserted:
         return found
+    if exists_ok:
+        return _same(found, target, language)
+    raise _taken(found)
+
+
+def _same(found: CollectionInfo, space: Space | None, language: str) -> CollectionInfo:
+    """Return a collection that is defined so; refuse another."""
+    if (found.space, found.language) != (space, language):
+        raise _taken(found)
+    return found
+
+
+def _taken(found: CollectionInfo) -> CollectionExists:
     there = f"space {found.space.name!r}" if found.space else "no space"
-    raise CollectionExists(
-        f"There is a collection {name!r} already ({there}, language {found.language!r}): choose"
-        " another name, or pass exists_ok=True for the same definition",
-        collection=name,
+    return CollectionExists(
+        f"There is a collection {found.name!r} already ({there}, language {found.language!r}):"
+        " choose another name, or pass exists_ok=True for the same definition",
+        collection=found.name,
     )
 
 

@@ -122,7 +122,7 @@ class Load:
     read.
 
     Raises:
-        InvalidInput: ``on_error`` or ``build_index`` is none of its values.
+        InvalidInput: ``on_error``, ``sync`` or ``build_index`` is none of its values.
     """
 
     def __init__(
@@ -138,6 +138,8 @@ class Load:
             raise InvalidInput(f"on_error is {on_error!r}: it takes 'abort' or 'skip'")
         if build_index not in get_args(BuildIndex):
             raise InvalidInput(f"build_index is {build_index!r}: it takes 'auto' or 'never'")
+        if not isinstance(sync, bool):  # it deletes
+            raise InvalidInput(f"sync is {sync!r}: it takes True or False")
         self._name = collection
         self._can_embed = can_embed
         self._skip = on_error == "skip"

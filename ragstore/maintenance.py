@@ -8,7 +8,7 @@ what an interrupted call has deleted stays deleted. The chunks and vectors of a 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from psycopg import sql
@@ -149,8 +149,8 @@ def checked_keys(keys: Sequence[str]) -> list[str]:
     Raises:
         InvalidInput: it is one string, or holds what cannot be a key.
     """
-    if isinstance(keys, str):
-        raise InvalidInput("keys is str, not a list of keys: pass [key]")
+    if isinstance(keys, str | bytes) or not isinstance(keys, Iterable):
+        raise InvalidInput(f"keys is {type(keys).__name__}, not a list of keys: pass [key]")
     return list(dict.fromkeys(check_text(key, "a key", MAX_KEY_BYTES, field="key") for key in keys))
 
 
@@ -160,6 +160,9 @@ def checked_ids(ids: Sequence[int]) -> list[int]:
     Raises:
         InvalidInput: one of them is no id.
     """
+    if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
+        raise InvalidInput(f"ids is {type(ids).__name__}, not a list of ids: pass [id]")
+    ids = list(ids)
     for id_ in ids:
         if isinstance(id_, bool) or not isinstance(id_, int) or not BELOW_ALL <= id_ < 2**63:
             raise InvalidInput(f"{id_!r:.40} is no id of a chunk: they are whole numbers")

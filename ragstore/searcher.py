@@ -10,7 +10,7 @@ import asyncio
 import inspect
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ragstore.collection import CollectionInfo, find_collection, measure
@@ -94,7 +94,7 @@ class Searcher:
             return _run(connection, operations())
 
     def _target(self, name: str, *, again: bool) -> tuple[CollectionInfo, bool]:
-        known = None if again else self.memory.collections.get(name)
+        known = None if again else _remembered(self.memory, name)
         if known is not None:
             return known, False
         target: CollectionInfo = self._read(lambda: [_look_up(name)])[0]
@@ -151,7 +151,7 @@ class AsyncSearcher:
             return await _run_async(connection, operations())
 
     async def _target(self, name: str, *, again: bool) -> tuple[CollectionInfo, bool]:
-        known = None if again else self.memory.collections.get(name)
+        known = None if again else _remembered(self.memory, name)
         if known is not None:
             return known, False
         target: CollectionInfo = (await self._read(lambda: [_look_up(name)]))[0]
@@ -165,6 +165,10 @@ def as_searches(queries: Iterable[Any]) -> list[Search]:
     Raises:
         InvalidQuery: one is neither, or has a name that ``search`` does not take.
     """
+    if isinstance(queries, str | Mapping) or not isinstance(queries, Iterable):
+        raise InvalidQuery(
+            f"search_many() takes a list of queries, not {type(queries).__name__}: pass [query]"
+        )
     return [_as_search(each) for each in queries]
 
 
@@ -186,6 +190,11 @@ def _may_be_outdated(exc: RagstoreError) -> bool:
     """
     state = exc.sqlstate if isinstance(exc, QueryFailed) else None
     return not isinstance(exc, QueryFailed) or (state or "")[:2] in ("22", "42")
+
+
+def _remembered(memory: Memory, name: str) -> CollectionInfo | None:
+    # Anything else may have no hash; it is refused where it is looked up.
+    return memory.collections.get(name) if isinstance(name, str) else None
 
 
 def _look_up(name: str) -> Operation[CollectionInfo]:

@@ -191,7 +191,7 @@ class Import:
     """
 
     def __init__(self, lines: Iterable[str] | AsyncLines, name: str | None) -> None:
-        if isinstance(lines, str | bytes):
+        if isinstance(lines, str | bytes) or not isinstance(lines, Iterable | AsyncLines):
             raise InvalidInput(f"lines is {type(lines).__name__}: pass an open file, or a list")
         source = lines if isinstance(lines, AsyncLines) else _Lines(lines)
         self._read: Callable[[], Any] = source.read
@@ -328,7 +328,7 @@ def _batch(target: CollectionInfo, documents: Mapping[str, PreparedDocument]) ->
 def _object(line: str | bytes, number: int) -> dict[str, Any]:
     try:
         value = json.loads(line)
-    except ValueError:
+    except (ValueError, TypeError, RecursionError):
         value = None
     if not isinstance(value, dict):
         raise InvalidInput(f"line {number} is not a JSON object: is it a whole export?") from None

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import BindParameter, ColumnElement, Select, and_, bindparam, literal_column, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.sql.util import find_tables
+from sqlalchemy.sql.visitors import cloned_traverse
 
 from ragstore.content import check_text
 from ragstore.exceptions import InvalidFilter, InvalidInput
@@ -100,7 +101,7 @@ def read(where: Where) -> Filter:
     """
     if isinstance(where, ColumnElement):
         _check_condition(where)
-        return _of_expression(where)
+        return _of_expression(_renamed(where))
     if not isinstance(where, Mapping):
         raise InvalidFilter(
             f"where= takes a mapping or a condition such as Chunk.meta['lang'].astext == 'en', not"
@@ -124,6 +125,23 @@ def _built(node: Node) -> tuple[ColumnElement[bool], Sequence[BindParameter[Any]
         return parameters[-1]
 
     return node.sql(take), parameters
+
+
+def _renamed(where: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Return a condition whose parameters have no name that the search's own may have too.
+
+    A ``bindparam("text", …)`` of the caller's would take the place of the text searched for.
+    """
+    key = where._generate_cache_key()  # noqa: SLF001 - what SQLAlchemy's own cache of SQL goes by
+    if key is not None and all(each.unique for each in key.bindparams):
+        return where
+
+    def rename(parameter: BindParameter[Any]) -> None:
+        # As SQLAlchemy does where two statements become one.
+        parameter._convert_to_unique()  # type: ignore[no-untyped-call]  # noqa: SLF001
+
+    renamed: ColumnElement[bool] = cloned_traverse(where, {}, {"bindparam": rename})
+    return renamed
 
 
 def _of_expression(where: ColumnElement[bool]) -> Filter:

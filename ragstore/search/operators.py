@@ -10,7 +10,7 @@ from datetime import date, datetime, timezone
 from decimal import Decimal
 from typing import Any
 
-from ragstore.content import check_text, metadata_json
+from ragstore.content import MAX_METADATA_DEPTH, check_text, metadata_json
 from ragstore.exceptions import InvalidFilter, InvalidInput
 from ragstore.models import MAX_TEXT_BYTES
 from ragstore.search.nodes import (
@@ -63,27 +63,31 @@ def parsed(where: Mapping[str, Any]) -> Node:
     Raises:
         InvalidFilter: an operator is unknown or has a value it cannot take.
     """
-    reader = _Reader()
-    node = reader.mapping(where, of_document=False, depth=0)
-    if reader.count > MAX_CONDITIONS:
+    node = _Reader().mapping(where, of_document=False, depth=0)
+    if (count := _conditions(node)) > MAX_CONDITIONS:
         raise InvalidFilter(
-            f"where= has {reader.count} conditions, and {MAX_CONDITIONS} is the limit: use $in for"
+            f"where= has {count} conditions, and {MAX_CONDITIONS} is the limit: use $in for"
             " many values of one key"
         )
     return node
 
 
-class _Reader:
-    """Reads one filter and counts its conditions."""
+def _conditions(node: Node) -> int:
+    """Count what is sent; each list, mapping or date of an ``$in`` is a condition."""
+    if isinstance(node, Not):
+        return _conditions(node.node)
+    if isinstance(node, Every | Some):
+        return max(1, sum(map(_conditions, node.nodes)))
+    return 0 if isinstance(node, Equal) else 1  # it stands beside a Contains
 
-    def __init__(self) -> None:
-        self.count = 0
+
+class _Reader:
+    """Reads one filter."""
 
     def mapping(self, where: Any, *, of_document: bool, depth: int) -> Node:
         if not isinstance(where, Mapping):
             raise InvalidFilter(f"{type(where).__name__} stands where a mapping of keys should")
-        if depth > MAX_NESTING:
-            raise InvalidFilter(f"where= is nested more than {MAX_NESTING} levels deep")
+        _check_depth(depth)
         nodes: list[Node] = []
         plain: dict[str, Any] = {}
         for name, wanted in where.items():
@@ -92,9 +96,8 @@ class _Reader:
             if name.startswith("$"):
                 nodes.append(self._logical(name, wanted, of_document, depth))
             else:
-                self._condition(_keys(name), wanted, plain, nodes, of_document)
+                self._condition(_checked(_keys(name)), wanted, plain, nodes, of_document)
         if plain or not nodes:
-            self.count += 1
             nodes.insert(0, Contains((_json(plain),), of_document))
         return nodes[0] if len(nodes) == 1 else Every(tuple(nodes))
 
@@ -134,7 +137,6 @@ class _Reader:
     def _field(self, name: str, wanted: Any) -> Iterable[Node]:
         operators = wanted if _is_operators(wanted) else {"$eq": wanted}
         for operator, value in operators.items():
-            self.count += 1
             yield _field(name, operator, value)
 
     def _condition(
@@ -146,11 +148,9 @@ class _Reader:
             else:
                 # Those for equality are one look into the index, unless they speak of one key.
                 if not _merged(plain, keys, wanted):
-                    self.count += 1
                     nodes.append(Contains((_json(_nested(keys, wanted)),), of_document))
                 return
         for operator, value in wanted.items():
-            self.count += 1
             nodes.append(_operated(keys, operator, value, of_document))
 
 
@@ -186,6 +186,12 @@ def _keys(name: str) -> Path:
     return tuple(keys)
 
 
+def _checked(keys: Path) -> Path:
+    if len(keys) > MAX_METADATA_DEPTH:
+        raise InvalidFilter(f"where= has a path of {len(keys):,} keys, beyond all metadata")
+    return keys
+
+
 def _nested(keys: Path, wanted: Any) -> dict[str, Any]:
     for key in reversed(keys):
         wanted = {key: wanted}
@@ -210,11 +216,13 @@ class _Given(dict[str, Any]):
     """A mapping of the caller's, which no other condition is put into."""
 
 
-def _operated(keys: Path, operator: str, wanted: Any, of_document: bool) -> Node:
+def _operated(keys: Path, operator: str, wanted: Any, of_document: bool, depth: int = 0) -> Node:
     if operator == "$not":
         if not _is_operators(wanted):
             raise InvalidFilter("$not beneath a key takes operators: {'$not': {'$gt': 3}}")
-        inside = [_operated(keys, name, value, of_document) for name, value in wanted.items()]
+        _check_depth(depth)
+        depth += 1
+        inside = [_operated(keys, name, of, of_document, depth) for name, of in wanted.items()]
         return Not(Every(tuple(inside)))
     if operator in _ORDER:
         return _compared(keys, operator, wanted, of_document)
@@ -300,13 +308,14 @@ def _compared(keys: Path, operator: str, wanted: Any, of_document: bool) -> Node
 def _ordered(wanted: Any, operator: str) -> tuple[str, Any]:
     """Return the kind of a value that has an order, and the value as it is sent."""
     if isinstance(wanted, datetime):
-        return "moment", _aware(wanted).astimezone(timezone.utc).isoformat()
+        return "moment", _in_utc(_aware(wanted)).isoformat()
     if isinstance(wanted, date):
         return "date", wanted.isoformat()
     if isinstance(wanted, str):
         return "text", _text(wanted)
     if isinstance(wanted, int | float | Decimal) and not isinstance(wanted, bool):
-        number = Decimal(repr(wanted)) if isinstance(wanted, float) else Decimal(wanted)
+        # Of numpy's floats, which are floats, repr() tells the type as well.
+        number = Decimal(repr(float(wanted)) if isinstance(wanted, float) else wanted)
         if not number.is_finite():
             raise InvalidFilter(f"{operator} has {wanted}, which no metadata is equal to")
         return "number", number
@@ -315,12 +324,14 @@ def _ordered(wanted: Any, operator: str) -> tuple[str, Any]:
     )
 
 
-def _field(name: str, operator: str, wanted: Any) -> Node:
+def _field(name: str, operator: str, wanted: Any, depth: int = 0) -> Node:
     if operator in ("$ne", "$nin", "$not"):
         if operator == "$not":
             if not _is_operators(wanted):
                 raise InvalidFilter("$not beneath a field takes operators")
-            return Not(Every(tuple(_field(name, each, value) for each, value in wanted.items())))
+            _check_depth(depth)
+            inside = (_field(name, each, value, depth + 1) for each, value in wanted.items())
+            return Not(Every(tuple(inside)))
         return Not(_field(name, {"$ne": "$eq", "$nin": "$in"}[operator], wanted))
     if operator == "$exists":
         return _if(wanted, Field(name, "exists", None))
@@ -345,9 +356,21 @@ def _field_value(name: str, wanted: Any) -> Any:
 
 
 def _aware(moment: datetime) -> datetime:
-    if moment.tzinfo is None:
+    if moment.utcoffset() is None:
         raise InvalidFilter("a naive datetime: give it a time zone, as datetime.now(timezone.utc)")
     return moment
+
+
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(timezone.utc)
+    except OverflowError:
+        raise InvalidFilter(f"{moment} is beyond the years 1 to 9999 in UTC") from None
+
+
+def _check_depth(depth: int) -> None:
+    if depth > MAX_NESTING:
+        raise InvalidFilter(f"where= is nested more than {MAX_NESTING} levels deep")
 
 
 def _pattern(wanted: Any) -> str:

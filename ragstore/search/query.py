@@ -65,6 +65,9 @@ class Search:
         """Refuse a search that asks for nothing, for more than it may, or by what is no filter."""
         if self.text is None and self.vector is None:
             raise InvalidQuery("there is nothing to search for: give text=, vector= or both")
+        for name in ("exact", "highlight", "with_text", "explain"):
+            if not isinstance(getattr(self, name), bool):
+                raise InvalidQuery(f"{name} is {getattr(self, name)!r:.40}: it takes True or False")
         _check_range("k", self.k, 1, MAX_K)
         _check_range("offset", self.offset, 0, MAX_OFFSET)
         for name, least, most in _RANGES:
@@ -84,7 +87,11 @@ class Search:
             raise InvalidQuery("max_distance= is of the vector arm, and there is no vector")
         if isinstance(self.max_distance, bool) or not isinstance(self.max_distance, int | float):
             raise InvalidQuery(f"max_distance is {self.max_distance!r}: it takes a number")
-        if math.isnan(self.max_distance):
+        try:
+            is_nan = math.isnan(self.max_distance)
+        except OverflowError:  # a whole number beyond all floats
+            raise InvalidQuery("max_distance is beyond all distances: leave it out") from None
+        if is_nan:
             raise InvalidQuery("max_distance is not a number")
 
     @cached_property
@@ -99,9 +106,10 @@ class Search:
                     raise InvalidQuery(f"weights has {name!r:.40}: there are vector and text")
             given = (given.get("vector", 1.0), given.get("text", 1.0))
         pair = _numbers_of(given)
-        if len(pair) != 2 or not any(pair) or not all(0 <= each < math.inf for each in pair):
+        if len(pair) != 2 or not any(pair) or not all(map(_is_weight, pair)):
             raise InvalidQuery(
-                "weights takes two numbers from 0 up, of vector and text, not both 0"
+                "weights takes two numbers from 0 up, of vector and text, not both 0 (nor next to"
+                " it, below 1e-300)"
             )
         return pair[0], pair[1]
 
@@ -150,6 +158,14 @@ def _numbers_of(given: object) -> list[float]:
         return [float(each) for each in values]
     except OverflowError:  # a whole number beyond all floats
         return []
+
+
+def _is_weight(number: float) -> bool:
+    # Divided by a rank, a smaller one underflows, which Postgres takes for an error.
+    return number == 0 or _LEAST_WEIGHT <= number < math.inf
+
+
+_LEAST_WEIGHT = 1e-300
 
 
 def _check_range(name: str, value: Any, least: int, most: int) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
 from ragstore import NewChunk, NewDocument, Store
 from ragstore.models import CHUNKS, DOCUMENTS
@@ -283,6 +283,15 @@ def test_dates_and_documents(shared: Store, dated: str, where: Any, kept: list[i
     """Dates are compared as such, strings that are none are left out, and documents are found."""
     found = shared.search(dated, text="x", where=where, k=50)
     assert sorted(int(hit.document_key[4:]) for hit in found) == kept
+
+
+@pytest.mark.parametrize("name", ["text", "name", "language", "vector"])
+def test_parameter_may_have_a_name_of_the_searchs_own(shared: Store, dated: str, name: str) -> None:
+    """What is searched for is not what the condition compares with."""
+    every = shared.search(dated, text="x", k=50)
+    where = DOCUMENTS.c.key == bindparam(name, every[0].document_key)
+    found = shared.search(dated, text="x", where=where, k=50)
+    assert {hit.document_key for hit in found} == {every[0].document_key}
 
 
 # --- plans -------------------------------------------------------------------------------------

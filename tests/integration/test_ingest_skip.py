@@ -226,6 +226,7 @@ def test_error_of_the_run_is_no_bad_document(either: Any, connection: DatabaseCo
     [
         ({"on_error": "ignore"}, "on_error is 'ignore'"),
         ({"build_index": True}, "build_index is True"),
+        ({"sync": "no"}, "sync is 'no': it takes True or False"),
         ({"embed_retries": -1}, "embed_retries is -1"),
     ],
 )

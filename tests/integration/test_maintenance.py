@@ -93,6 +93,8 @@ def test_chunks_are_deleted_and_come_back(filled: Any, connection: DatabaseConne
         (lambda s: s.delete_documents("x", ["a"]), exceptions.CollectionNotFound, "'x'"),
         (lambda s: s.delete_chunks("c"), exceptions.InvalidInput, "give ids= or where="),
         (lambda s: s.delete_chunks("c", ["1"]), exceptions.InvalidInput, "'1' is no id"),
+        (lambda s: s.delete_documents("c", 5), exceptions.InvalidInput, "keys is int, not a list"),
+        (lambda s: s.delete_chunks("c", 5), exceptions.InvalidInput, r"ids is int.*pass \[id\]"),
         (lambda s: s.delete_chunks("c", [2**63]), exceptions.InvalidInput, "no id"),
         (lambda s: s.delete_collection("x"), exceptions.CollectionNotFound, "'x'"),
         (lambda s: s.rename_collection("x", "y"), exceptions.CollectionNotFound, "'x'"),

@@ -234,12 +234,16 @@ async def test_space_that_is_there_is_returned_to_a_role_that_only_reads(
     from ragstore import AsyncStore
 
     made = Store(connection).create_space("s", model="m", dimensions=2)
+    Store(connection).create_collection("c", space="s")
     revoke = "REVOKE INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public FROM"
     execute(connection, f"{revoke} {guest.username}")
     given: dict[str, Any] = {"model": "m", "dimensions": 2, "exists_ok": True}
     async with DatabaseConnection(guest) as reader:
         assert Store(reader).create_space("s", **given) == made
         assert await AsyncStore(reader).create_space("s", **given) == made
+        assert Store(reader).create_collection("c", space="s", exists_ok=True).space == made
+        with pytest.raises(exceptions.CollectionExists, match="'c' already"):
+            Store(reader).create_collection("c", exists_ok=True)
         with pytest.raises(exceptions.SpaceExists, match="'s' already"):
             Store(reader).create_space("s", **{**given, "model": "n"})
         with pytest.raises(exceptions.PermissionDenied):

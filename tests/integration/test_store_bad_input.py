@@ -184,6 +184,11 @@ def search(name: Any = "c", **options: Any) -> Any:
     return lambda store: store.search(name, **options)
 
 
+def many(queries: Any) -> Any:
+    """Call search_many."""
+    return lambda store: store.search_many("c", queries)
+
+
 def look(name: Any) -> Any:
     """Call collection."""
     return lambda store: store.collection(name)
@@ -229,6 +234,12 @@ CALLS: list[tuple[str, Any, type[Exception], str]] = [
     ("query number", search(text=5), exceptions.InvalidText, "the query is int"),
     ("query NUL", search(text="a\0"), exceptions.NulByte, "the query"),
     ("query nothing", search(), exceptions.InvalidQuery, "text=, vector= or both"),
+    ("query flag", search(text="a", exact=[]), exceptions.InvalidQuery, r"exact is \[\]"),
+    ("far", search(vector=[1, 0], max_distance=10**400), exceptions.InvalidQuery, "beyond all"),
+    ("weights", search(**HYBRID, weights=(5e-324, 1)), exceptions.InvalidQuery, "below 1e-300"),
+    ("name list", search([], text="a"), exceptions.InvalidText, "name of the collection is list"),
+    ("many of 5", many(5), exceptions.InvalidQuery, "a list of queries, not int"),
+    ("many of one", many({"text": "a"}), exceptions.InvalidQuery, r"not dict: pass \[query\]"),
     ("query words", search(text="x," * 65), exceptions.InvalidQuery, "65 words"),
     ("k", search(text="a", k=0), exceptions.InvalidQuery, "k is 0"),
     ("offset", search(text="a", offset="1"), exceptions.InvalidQuery, "offset is '1'"),

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime, timezone
+from datetime import date, datetime, timedelta, timezone, tzinfo
 from decimal import Decimal
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
 from ragstore.exceptions import InvalidFilter
 from ragstore.execution import compiled
@@ -28,6 +29,24 @@ def deep(levels: int) -> dict[str, Any]:
         where = {"$not": where}
     return where
 
+
+def beneath(levels: int) -> dict[str, Any]:
+    """Return operators nested so deeply."""
+    operators: dict[str, Any] = {"$eq": "x"}
+    for _ in range(levels):
+        operators = {"$not": operators}
+    return operators
+
+
+class Nowhere(tzinfo):
+    """A time zone that does not say what it is."""
+
+    def utcoffset(self, _: datetime | None) -> timedelta | None:
+        """Return nothing."""
+        return None
+
+
+EAST = timezone(timedelta(hours=14))
 
 REFUSED: list[tuple[str, Any, str]] = [
     ("unknown operator", {"a": {"$near": 1}}, r"no operator '\$near': there are \$gt"),
@@ -66,6 +85,13 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("a number as key", {3: {"$gt": 1}}, "key 3, which is not a string"),
     ("too many conditions", {"$or": [{"a": {"$gt": 1}}] * (MAX_CONDITIONS + 1)}, "257 conditions"),
     ("too deep", deep(MAX_NESTING + 1), "more than 32 levels"),
+    ("too deep beneath a key", {"a": beneath(3_000)}, "more than 32 levels"),
+    ("too deep beneath a field", {"$document": {"key": beneath(3_000)}}, "more than 32 levels"),
+    ("too long a path", {"a." * 32 + "a": {"$exists": True}}, "path of 33 keys"),
+    ("lists in one in", {"a": {"$in": [[1]] * (MAX_CONDITIONS + 1)}}, "257 conditions"),
+    ("nothing too often", {"$or": [{"$or": []}] * (MAX_CONDITIONS + 1)}, "257 conditions"),
+    ("before the year 1", {"a": {"$gt": datetime(1, 1, 1, tzinfo=EAST)}}, "beyond the years"),
+    ("zone without offset", {"a": {"$gt": datetime(2024, 1, 1, tzinfo=Nowhere())}}, "naive"),
 ]  # fmt: skip
 
 
@@ -76,6 +102,18 @@ def test_what_is_no_filter_is_refused(where: Any, part: str) -> None:
     """What an operator cannot take is refused in words that name it."""
     with pytest.raises(InvalidFilter, match=part):
         condition(where)
+
+
+def test_float_of_numpy_is_a_number() -> None:
+    """It is a float, though its repr is another."""
+    assert read({"a": {"$gt": np.float64(2.5)}}).values[-1] == Decimal("2.5")
+
+
+def test_parameter_of_the_callers_keeps_to_itself() -> None:
+    """A name that a search has too names another parameter, which keeps its value."""
+    theirs = read(Document.title == bindparam("text", "x"))
+    assert [each.value for each in theirs.parameters] == list(theirs.values) == ["x"]
+    assert all(each.key != "text" for each in theirs.parameters)
 
 
 def sql_of(where: Any) -> str:
