@@ -20,8 +20,10 @@ from ragstore.execution import Operation, Query, compiled
 from ragstore.indexing import has_index
 from ragstore.models import CHUNKS, DOCUMENTS, EMBEDDINGS
 from ragstore.search.filter import Where, condition
+from ragstore.search.query import MAX_RERANK
+from ragstore.search.vector import CANDIDATES_OF_A_LIST
 from ragstore.space import Space, check_attached, find_space
-from ragstore.types import DISTANCE_OPERATORS, Vector
+from ragstore.types import DISTANCE_OPERATORS, IndexType, Vector
 
 EF_SEARCH = (40, 64, 100, 160, 250, 400, 640, 1_000)
 """What is tried for ``hnsw.ef_search``; of a binary index so many candidates are ranked again."""
@@ -42,6 +44,7 @@ class RecallReport:
     - ``recall``: for each value tried, the share of the ``k`` nearest that were found
     - ``suggested``: the least value that reached ``target``, or none if none did
     - ``sample``: how many queries were asked
+    - ``index_type``: that of the space
     """
 
     collection: str
@@ -53,6 +56,18 @@ class RecallReport:
     target: float
     recall: Mapping[int, float] = field(default_factory=dict)
     suggested: int | None = None
+    index_type: IndexType = "none"
+
+    @property
+    def arguments(self) -> dict[str, int]:
+        """Return the arguments of ``search`` that look as far as was suggested, if that was."""
+        if self.suggested is None:
+            return {}
+        if self.index_type == "ivfflat":
+            return {"ef_search": self.suggested * CANDIDATES_OF_A_LIST}
+        if self.index_type == "binary":
+            return {"rerank": min(-(-self.suggested // self.k), MAX_RERANK)}
+        return {"ef_search": self.suggested}
 
 
 @dataclass(frozen=True)
@@ -114,7 +129,16 @@ def _measure(
     index = yield from _index_of(space, collection.id)
     setting = "ivfflat.probes" if space.index_type == "ivfflat" else "hnsw.ef_search"
     queries = yield from _sample(collection.id, space, sample)
-    report = RecallReport(collection.name, space.name, k, len(queries), index, setting, target)
+    report = RecallReport(
+        collection.name,
+        space.name,
+        k,
+        len(queries),
+        index,
+        setting,
+        target,
+        index_type=space.index_type,
+    )
     if index is None or not queries:
         return report
     exact = yield from _exact_distances(collection.id, space, queries, k, where)

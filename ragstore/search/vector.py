@@ -30,7 +30,9 @@ from ragstore.search.strategy import DEFAULT_EF_SEARCH, MAX_EF_SEARCH
 from ragstore.space import Space
 from ragstore.types import DISTANCE_OPERATORS
 
-_CANDIDATES_OF_A_LIST = 6  # an IVFFlat list that is read stands for so many of ef_search
+CANDIDATES_OF_A_LIST = 4
+"""An IVFFlat list that is read stands for so many of ``ef_search``."""
+
 _MAX_PROBES = 32_768
 
 
@@ -96,7 +98,7 @@ def scan_settings(
     """Return a statement that sets how far the space's index is searched, for the transaction.
 
     The scan goes on until enough rows passed the filter, or ``max_scan_tuples`` were looked at.
-    For IVFFlat a sixth of ``ef_search`` is the number of lists that are read first. Execute it in
+    For IVFFlat a quarter of ``ef_search`` is the number of lists that are read first. Execute it in
     the transaction of the search; outside of one it does nothing.
     """
     settings = _settings(space, ef_search, max_scan_tuples)
@@ -206,7 +208,7 @@ def number(value: int) -> ColumnElement[int]:
 def _settings(space: Space, ef_search: Any, max_scan: Any) -> list[Any]:
     if space.index_type == "ivfflat":
         most = func.least(
-            func.greatest(cast(ef_search, Integer) / _CANDIDATES_OF_A_LIST, 1), _MAX_PROBES
+            func.greatest(cast(ef_search, Integer) / CANDIDATES_OF_A_LIST, 1), _MAX_PROBES
         )
         probes = cast(cast(most, Integer), Text)
         pairs = {"ivfflat.probes": probes, "ivfflat.iterative_scan": "relaxed_order"}

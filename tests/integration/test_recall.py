@@ -51,6 +51,12 @@ def test_recall_grows_until_the_target(shared: Store, index: IndexType) -> None:
     assert measured.recall[measured.suggested] >= 0.9
     assert all(recall < 0.9 for recall in list(measured.recall.values())[:-1])
     assert len(measured.recall) > 1
+    assert without.arguments == {}
+    if index == "halfvec":
+        assert measured.arguments == {"ef_search": measured.suggested}
+    else:
+        assert 10 * measured.arguments["rerank"] >= measured.suggested
+    assert len(shared.search(index, vector=[1.0] * DIMENSIONS, **measured.arguments)) == 10
 
 
 def test_recall_in_a_space_without_partition(store: Store, connection: DatabaseConnection) -> None:
@@ -91,6 +97,7 @@ def test_recall_of_ivfflat_is_by_probes(store: Store) -> None:
     assert measured.setting == "ivfflat.probes"
     assert measured.recall[1] < 0.95
     assert measured.suggested is not None
+    assert measured.arguments == {"ef_search": 4 * measured.suggested}
 
 
 @pytest.mark.parametrize(
