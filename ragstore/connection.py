@@ -164,6 +164,9 @@ class DatabaseConnection:
             "pool_size": settings.POOL_SIZE,
             "max_overflow": settings.MAX_OVERFLOW,
             "pool_timeout": settings.POOL_TIMEOUT,
+            # The one that was used last has the statements of a search prepared, its pages mapped
+            # and in the processor's caches: taken in turns, three answered a third slower than one.
+            "pool_use_lifo": True,
         }
         return {
             **({} if self._options.keys() & {"poolclass", "pool"} else sizes),

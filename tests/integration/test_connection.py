@@ -381,3 +381,23 @@ def test_a_forked_child_does_not_use_the_parents_sockets(url: URL) -> None:
         timeout=30,
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_last_connection_is_taken_first(url: URL) -> None:
+    """What has its statements prepared is used again, rather than each of the pool in turn."""
+    with DatabaseConnection(url) as database:
+        with database.reading() as last, database.reading():
+            pass
+        for _ in range(3):
+            with database.reading() as lent:
+                assert lent is last
+
+
+async def test_the_last_async_connection_is_taken_first(url: URL) -> None:
+    """The async pool does the same."""
+    async with DatabaseConnection(url) as database:
+        async with database.async_reading() as last, database.async_reading():
+            pass
+        for _ in range(3):
+            async with database.async_reading() as lent:
+                assert lent is last
