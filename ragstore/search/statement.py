@@ -205,10 +205,12 @@ class _Builder:
     def _vector_arm(self) -> Select[Any]:
         return vector.ranked(self._measured_once(), self.form.wanted, within=self._most())
 
-    def _measured_once(self) -> CTE:
-        measured: CTE = self._measured().cte("measured").prefix_with("MATERIALIZED")
-        if self.form.scan != "exact":
-            self.found = select(func.count()).select_from(measured).scalar_subquery()
+    def _measured_once(self) -> Any:
+        if self.form.scan == "exact":
+            # OFFSET keeps the planner from an index that returns too few, at no cost.
+            return self._measured().offset(number(0)).subquery("measured")
+        measured = self._measured().cte("measured").prefix_with("MATERIALIZED")
+        self.found = select(func.count()).select_from(measured).scalar_subquery()
         return measured
 
     def _most(self) -> Any:

@@ -10,6 +10,7 @@ from sqlalchemy import (
     CTE,
     ColumnElement,
     Float,
+    FromClause,
     Integer,
     Select,
     Text,
@@ -167,7 +168,7 @@ def by_index(
     return found.order_by(near).limit(number(limit))
 
 
-def ranked(measured: CTE, limit: int | None, *, within: Any = None) -> Select[Any]:
+def ranked(measured: FromClause, limit: int | None, *, within: Any = None) -> Select[Any]:
     """Return (chunk_id, distance, rank) of the ``limit`` nearest of those measured."""
     best = nearest_first(measured, within=within)
     first = (best if limit is None else best.limit(number(limit))).subquery("first")
@@ -175,7 +176,7 @@ def ranked(measured: CTE, limit: int | None, *, within: Any = None) -> Select[An
     return select(first.c.chunk_id, first.c.distance, rank.label("rank"))
 
 
-def nearest_first(measured: CTE, *, within: Any = None) -> Select[Any]:
+def nearest_first(measured: FromClause, *, within: Any = None) -> Select[Any]:
     """Return (chunk_id, distance) of those measured, none farther than ``within`` if given."""
     first = select(measured.c.chunk_id, measured.c.distance).order_by(
         measured.c.distance, measured.c.chunk_id
