@@ -62,8 +62,8 @@ def is_over(directory: Path, server: int) -> bool:
             if found.is_ours(directory):
                 cluster.end(found, directory)
             return True
-    except BlockingIOError:
-        return False
+    except BlockingIOError:  # it has users; if it died, the next one has a watcher of its own
+        return not cluster.command_line(server)
     except FileNotFoundError:  # the directory was deleted: Postgres notices that itself
         return True
 
