@@ -63,9 +63,17 @@ def is_over(directory: Path, server: int) -> bool:
                 cluster.end(found, directory)
             return True
     except BlockingIOError:  # it has users; if it died, the next one has a watcher of its own
-        return not cluster.command_line(server)
+        return _has_died(server)
     except FileNotFoundError:  # the directory was deleted: Postgres notices that itself
         return True
+
+
+def _has_died(server: int) -> bool:
+    try:
+        os.kill(server, 0)
+    except ProcessLookupError:
+        return True
+    return False
 
 
 @contextmanager
