@@ -65,7 +65,8 @@ class Patience:
 
 
 def _is_lost(exc: RagstoreError) -> bool:
-    # Not those below it: a password that is refused will be refused again.
+    # Not those below it: a password that is refused will be refused again, and a pool that is
+    # exhausted was waited for already.
     return type(exc) is DatabaseUnavailable
 
 

@@ -14,6 +14,7 @@ from ragstore.work import Pause, do
 FAILURES: dict[str, tuple[exceptions.RagstoreError, int]] = {
     "lost": (exceptions.DatabaseUnavailable("gone"), retry.LOST_ATTEMPTS),
     "password": (exceptions.AuthenticationFailed("no"), 1),
+    "pool": (exceptions.PoolExhausted("all in use"), 1),
     "deadlock": (exceptions.QueryFailed("deadlock", sqlstate="40P01"), retry.ATTEMPTS),
     "lock timeout": (exceptions.LockTimeout("locked", sqlstate="55P03"), retry.ATTEMPTS),
     "refused": (exceptions.QueryFailed("bad value", sqlstate="22000"), 1),
