@@ -28,6 +28,9 @@ _KEY_COLUMNS_OF_EMBEDDINGS = ("collection_id", "chunk_id", "space_id")
 
 # A crash that loses figures loses nothing: the end of their transaction need not wait for the disk.
 _HURRY = sql.SQL("SELECT set_config('synchronous_commit', 'off', true)")
+# Nor a load for a VACUUM or a CREATE INDEX CONCURRENTLY, which may take hours; it is shorter than
+# deadlock_timeout, or the build, which waits for the snapshot of whoever waits for it, might end.
+_LET_BY = sql.SQL("SELECT set_config('lock_timeout', '500ms', true)")
 # All that a condition or an order may name. What else is wide takes as long as the rest, and comes
 # with the next analysis of the whole table.
 _SEARCHED_COLUMNS = {
@@ -56,9 +59,10 @@ def analyze_keys(collection: CollectionInfo, written: int) -> Operation[tuple[st
 def analyze(collection: CollectionInfo, written: int | None = None) -> Operation[tuple[str, ...]]:
     """Gather the planner's statistics of documents, chunks and the collection's vectors.
 
-    With ``written`` only of tables that so many new rows are a large part of. Returns the names of
-    the tables that were analysed; those that the role may not analyse are left out. The vectors
-    are passed over while an index of theirs is built, which gathers them at its end.
+    With ``written``, after a load, only of tables that so many new rows are a large part of, and
+    others that have their locks are not waited for. Returns the names of the tables that were
+    analysed; those that the role may not analyse are left out. The vectors are passed over while
+    an index of theirs is built, which gathers them at its end.
     """
     if written is not None and written < SMALL_LOAD:
         return ()
@@ -73,6 +77,8 @@ def _analyze(
         tables.append(collection.space.partition)
     done: list[str] = []
     yield Query(_HURRY)
+    if written is not None:
+        yield Query(_LET_BY)
     for name, rows, may_analyze in (yield Query(_OWNED, [tables])):
         if written is not None and written < LARGE_LOAD * rows:
             continue
@@ -94,6 +100,6 @@ def _analysis(table: str, columns: Sequence[str]) -> sql.Composed:
     names = sql.SQL(", ").join(map(sql.Identifier, columns))
     some = sql.SQL(" ({})").format(names) if columns else sql.SQL("")
     # One that waits for a build of an index has a snapshot, which the build waits for: a deadlock,
-    # and the index is left invalid. Only vectors are indexed so; the build ends with an analysis.
+    # and the index is left invalid. A build of ours, over vectors, ends with an analysis.
     how = sql.SQL("" if table in _KEY_COLUMNS else "(SKIP_LOCKED) ")
     return sql.SQL("ANALYZE {}{}{}").format(how, sql.Identifier(table), some)

@@ -22,6 +22,7 @@ from ragstore.exceptions import (
     DatabaseUnavailable,
     LockTimeout,
     PermissionDenied,
+    PoolExhausted,
     QueryFailed,
     RagstoreError,
     SchemaMissing,
@@ -169,7 +170,7 @@ def from_driver(exc: BaseException, url: URL | None = None) -> RagstoreError:
     """
     place = f"{place_of(url)}: " if url is not None else ""
     if isinstance(exc, PoolTimeout):
-        return DatabaseUnavailable(
+        return PoolExhausted(
             f"{place}every connection of the pool is in use; close sessions that are no longer"
             " needed, or raise DB_POOL_SIZE, DB_MAX_OVERFLOW or DB_POOL_TIMEOUT"
         )

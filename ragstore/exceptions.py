@@ -8,6 +8,7 @@ and the remedy, and its attributes carry the data. No message holds a password o
     ├── DependencyMissing (ImportError)        an extra of ragstore is not installed
     ├── DatabaseUnavailable (ConnectionError)  the server could not be asked
     │   ├── AuthenticationFailed               the server refused the role or its password
+    │   ├── PoolExhausted                      all connections of the pool were in use
     │   └── EmbeddedServerError                the embedded server could not be started
     │       └── EmbeddedVersionMismatch        its data directory is of another major version
     ├── DatabaseNotFound (LookupError)         no database of that name on the server
@@ -117,6 +118,10 @@ class DatabaseUnavailable(RagstoreError, ConnectionError):
 
 class AuthenticationFailed(DatabaseUnavailable):
     """The server is there but refused the role or its password."""
+
+
+class PoolExhausted(DatabaseUnavailable):
+    """Every connection of the pool was in use for as long as DB_POOL_TIMEOUT."""
 
 
 class EmbeddedServerError(DatabaseUnavailable):

@@ -225,7 +225,16 @@ class Load:
         """Let the planner know of growing tables, each time that they have grown tenfold."""
         if self._written >= self._analyze_at:
             self._analyze_at = 10 * self._written
-            yield from self._insist(lambda: analyze_keys(self.target, self._written))
+            yield from self._gather(lambda: analyze_keys(self.target, self._written))
+
+    def _gather(self, analysis: Callable[[], Operation[tuple[str, ...]]]) -> Work[bool]:
+        """Gather statistics, and tell whether; without them the load goes on, only slower."""
+        try:
+            return bool((yield from self._insist(analysis)))
+        except QueryFailed as exc:
+            extra = {"collection": self.target.name, "sqlstate": exc.sqlstate}
+            logger.warning("The statistics were not gathered, run analyze(): %s", exc, extra=extra)
+            return False
 
     def _plan_again(self, batch: Batch, report: IngestReport) -> Work[tuple[Batch, IngestReport]]:
         planned = yield from self._plan(_sorted([*batch.changed, *batch.unchanged]))
@@ -285,7 +294,7 @@ class Load:
         deleted = yield from self._delete_unseen()
         if self._build_index == "auto" and not self._is_analyzed:
             analysis = partial(analyze, self.target, written=report.chunks)
-            self._is_analyzed = bool((yield from self._insist(analysis)))
+            self._is_analyzed = yield from self._gather(analysis)
         if not self._is_analyzed:
             yield from self._analyze_keys()
         if self._build_index == "auto" and report.chunks:

@@ -161,7 +161,8 @@ def pack_vector(space: Fit, vector: Any) -> bytes:
     if row is None or row.shape != (space.dimensions,):
         return pack_vectors(check_vectors(space, [vector]))[0]
     # One pass instead of six: a query has a single vector, and its search is a millisecond.
-    norm = float(row.dot(row))
+    with np.errstate(over="ignore"):
+        norm = float(row.dot(row))
     if not _USUAL[0] < norm < _USUAL[1]:
         return pack_vectors(check_vectors(space, [vector]))[0]
     return struct.pack(">HH", space.dimensions, 0) + row.astype(">f4").tobytes()

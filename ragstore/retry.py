@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -36,11 +37,11 @@ TRY_AGAIN = frozenset({"40P01", "40001", "55P03"})
 
 
 class Patience:
-    """Counts the failures of a transaction, and tells how long to wait after each."""
+    """Counts the failures of a transaction by their kind, and tells how long to wait after each."""
 
     def __init__(self, told: Mapping[str, Any]) -> None:
         self._told = told
-        self._failures = 0
+        self._failures = Counter[bool]()  # lost connections (True), and conflicts
 
     def pause(self, exc: RagstoreError) -> Pause:
         """Return the pause before the next attempt, and log it.
@@ -48,22 +49,24 @@ class Patience:
         Raises:
             RagstoreError: ``exc`` itself, as nothing is to be gained by another attempt.
         """
-        self._failures += 1
         is_lost = _is_lost(exc)
         attempts, first = (LOST_ATTEMPTS, LOST_PAUSE) if is_lost else (ATTEMPTS, FIRST_PAUSE)
-        if self._failures >= attempts or not (is_lost or _is_conflict(exc)):
+        self._failures[is_lost] += 1
+        failures = self._failures[is_lost]
+        if failures >= attempts or not (is_lost or _is_conflict(exc)):
             raise exc
         chance = random.random()  # noqa: S311 - no secret
-        longest = first * 2**self._failures
+        longest = first * 2**failures
         seconds = longest * (1 + chance) / 4 if is_lost else longest * chance
         reason = "the connection was lost" if is_lost else "other writers were in the way"
-        numbers = {"attempt": self._failures, "seconds": seconds}
+        numbers = {"attempt": failures, "seconds": seconds}
         logger.info("%s: it is tried again", reason, extra={**self._told, **numbers})
         return Pause(seconds)
 
 
 def _is_lost(exc: RagstoreError) -> bool:
-    # Not those below it: a password that is refused will be refused again.
+    # Not those below it: a password that is refused will be refused again, and a pool that is
+    # exhausted was waited for already.
     return type(exc) is DatabaseUnavailable
 
 

@@ -62,10 +62,18 @@ def is_over(directory: Path, server: int) -> bool:
             if found.is_ours(directory):
                 cluster.end(found, directory)
             return True
-    except BlockingIOError:
-        return False
+    except BlockingIOError:  # it has users; if it died, the next one has a watcher of its own
+        return _has_died(server)
     except FileNotFoundError:  # the directory was deleted: Postgres notices that itself
         return True
+
+
+def _has_died(server: int) -> bool:
+    try:
+        os.kill(server, 0)
+    except ProcessLookupError:
+        return True
+    return False
 
 
 @contextmanager

@@ -194,7 +194,8 @@ def _check_condition(where: ColumnElement[bool]) -> None:
             " put other tables, and aliases, into a subquery (exists() or in_())"
         )
     try:
-        parameters = compiled(probe).parameters
+        # As a search has them: a subquery finds its own tables among those around it.
+        parameters = compiled(probe.select_from(CHUNKS, DOCUMENTS)).parameters
     except (SQLAlchemyError, TypeError, ValueError) as exc:
         raise InvalidFilter(f"where= is not a filter: {exc}") from exc
     for value in parameters.values() if isinstance(parameters, dict) else ():

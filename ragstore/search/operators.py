@@ -316,12 +316,16 @@ def _ordered(wanted: Any, operator: str) -> tuple[str, Any]:
     if isinstance(wanted, int | float | Decimal) and not isinstance(wanted, bool):
         # Of numpy's floats, which are floats, repr() tells the type as well.
         number = Decimal(repr(float(wanted)) if isinstance(wanted, float) else wanted)
-        if not number.is_finite():
-            raise InvalidFilter(f"{operator} has {wanted}, which no metadata is equal to")
+        if not number.is_finite() or number.adjusted() > 131_071 or _decimals(number) > 16_383:
+            raise InvalidFilter(f"{operator} has {number!s:.40}, which no metadata is equal to")
         return "number", number
     raise InvalidFilter(
         f"{operator} compares numbers, strings and dates, not {type(wanted).__name__}"
     )
+
+
+def _decimals(number: Decimal) -> int:
+    return -int(number.as_tuple().exponent)
 
 
 def _field(name: str, operator: str, wanted: Any, depth: int = 0) -> Node:

@@ -94,11 +94,6 @@ def found(
     return select(first.c.chunk_id, first.c.score, rank.label("rank"))
 
 
-def word_count(language: str, text: str) -> Select[Any]:
-    """Return one number: the words of ``text`` that can be searched for, stop words left out."""
-    return select(func.numnode(tsquery(language, text), type_=Integer))
-
-
 def tsquery(language: str, text: str) -> ColumnElement[Any]:
     """Return ``text`` as a tsquery of ``language``.
 

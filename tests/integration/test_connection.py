@@ -280,7 +280,7 @@ def test_connections_that_died_in_the_pool_are_replaced_unseen(url: URL) -> None
 @override_settings(POOL_SIZE=1, MAX_OVERFLOW=0, POOL_TIMEOUT=0.05)
 def test_a_pool_in_use_says_so(connection: DatabaseConnection) -> None:
     """Waiting in vain for the pool is reported as that, with the settings to change."""
-    with connection.transaction(), pytest.raises(exceptions.DatabaseUnavailable, match="POOL_SIZE"):
+    with connection.transaction(), pytest.raises(exceptions.PoolExhausted, match="POOL_SIZE"):
         connection.ping()
 
 

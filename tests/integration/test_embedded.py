@@ -256,6 +256,17 @@ def test_watcher_goes_with_the_server(data: Path) -> None:
     assert cluster.wait_until(lambda: not watchers(data), 20)
 
 
+def test_watcher_goes_with_a_server_that_died(data: Path) -> None:
+    """A user that mends its server has one watcher, however often it does."""
+    with embedded.EmbeddedServer(data) as server:
+        for _ in range(2):
+            os.kill(pid(data), signal.SIGKILL)
+            assert cluster.wait_until(lambda: not cluster.Postmaster.serving(data), 20)
+            server.start()
+        assert cluster.wait_until(lambda: len(watchers(data)) == 1, 20)
+        assert value(server.url("postgres"), "SELECT 1") == 1
+
+
 def test_server_of_another_program_has_no_watcher(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

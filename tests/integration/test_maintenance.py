@@ -11,7 +11,15 @@ from uuid import uuid4
 
 import pytest
 
-from ragstore import DatabaseConnection, NewChunk, NewDocument, Store, exceptions, maintenance
+from ragstore import (
+    DatabaseConnection,
+    NewChunk,
+    NewDocument,
+    Store,
+    exceptions,
+    maintenance,
+    retry,
+)
 from ragstore.execution import run
 from ragstore.models import Chunk, Document
 
@@ -270,6 +278,29 @@ def test_load_is_analysed_as_far_as_it_is_large(
         driver.execute("UPDATE pg_class SET reltuples = 1e6 WHERE relname = 'ragstore_chunk'")
     load(3_000, 1_000)
     assert rows(connection, size) == [(1_000_000,)]
+
+
+def test_load_goes_on_while_its_tables_cannot_be_analysed(
+    either: Any,
+    connection: DatabaseConnection,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A VACUUM, or the build of an index, may keep its lock for hours: it is not waited for."""
+    monkeypatch.setattr(retry, "ATTEMPTS", 2)
+    either.create_collection("c")
+    documents = [NewDocument(f"k{at}", ["x"] * 100) for at in range(12)]
+    reports: list[Any] = []
+    load = threading.Thread(
+        target=lambda: reports.append(either.ingest("c", documents, batch_size=500))
+    )
+    with DatabaseConnection(connection.url) as other, other.transaction() as driver:
+        driver.execute("LOCK ragstore_chunk IN SHARE UPDATE EXCLUSIVE MODE")
+        load.start()
+        load.join(20)
+        assert [each.inserted for each in reports] == [12]
+    load.join()
+    assert "The statistics were not gathered" in caplog.text
 
 
 SLOW_LAST = """

@@ -11,9 +11,10 @@ from ragstore.execution import Operation
 from ragstore.retry import insist
 from ragstore.work import Pause, do
 
-FAILURES = {
+FAILURES: dict[str, tuple[exceptions.RagstoreError, int]] = {
     "lost": (exceptions.DatabaseUnavailable("gone"), retry.LOST_ATTEMPTS),
     "password": (exceptions.AuthenticationFailed("no"), 1),
+    "pool": (exceptions.PoolExhausted("all in use"), 1),
     "deadlock": (exceptions.QueryFailed("deadlock", sqlstate="40P01"), retry.ATTEMPTS),
     "lock timeout": (exceptions.LockTimeout("locked", sqlstate="55P03"), retry.ATTEMPTS),
     "refused": (exceptions.QueryFailed("bad value", sqlstate="22000"), 1),
@@ -42,3 +43,17 @@ def test_what_may_pass_is_tried_again(error: Exception, attempts: int) -> None:
     assert len(made) == attempts
     assert len(pauses) == attempts - 1
     assert all(seconds < 5 for seconds in pauses)
+
+
+def test_writers_in_the_way_leave_all_attempts_for_a_lost_connection() -> None:
+    """Each kind of failure has its own number of attempts, and pauses that begin anew."""
+    lost, deadlock = FAILURES["lost"][0], FAILURES["deadlock"][0]
+    patience = retry.Patience({})
+    for _ in range(retry.ATTEMPTS - 1):
+        patience.pause(deadlock)
+    assert patience.pause(lost).seconds <= retry.LOST_PAUSE
+    for _ in range(retry.LOST_ATTEMPTS - 2):
+        patience.pause(lost)
+    for error in (lost, deadlock):
+        with pytest.raises(type(error)):
+            patience.pause(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from typing import Any, get_args
 
@@ -13,7 +14,7 @@ from sqlalchemy.dialects import postgresql
 
 from ragstore import exceptions
 from ragstore.models import EmbeddingSpace
-from ragstore.packing import check_vectors, pack_vectors
+from ragstore.packing import check_vectors, pack_vector, pack_vectors
 from ragstore.space import Space, distance
 from ragstore.types import IndexType, Metric
 
@@ -144,6 +145,24 @@ def test_packed_vector_is_what_pgvector_reads(numbers: list[float]) -> None:
     count, zero, *read = struct.unpack(f">HH{len(numbers)}f", first)
     assert (count, zero, first) == (len(numbers), 0, second)
     assert struct.pack(f"{len(numbers)}f", *read) == struct.pack(f"{len(numbers)}f", *numbers)
+
+
+@pytest.mark.parametrize("number", [1, 0, 6e4, 1e30, 1e300, float("inf"), float("nan")])
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("metric", METRICS)
+def test_single_vector_is_packed_or_refused_as_many_are(
+    metric: Metric, kind: type[np.floating[Any]], number: float
+) -> None:
+    """The quick way of a query's vector says the same, and numpy says nothing of its own."""
+    with np.errstate(over="ignore"):
+        vector = np.array([number, number], kind)
+    try:
+        expected = pack_vectors(check_vectors(space(metric), [vector]))[0]
+    except exceptions.InvalidVector as exc:
+        with pytest.raises(type(exc), match=re.escape(str(exc))):
+            pack_vector(space(metric), vector)
+    else:
+        assert pack_vector(space(metric), vector) == expected
 
 
 @pytest.mark.parametrize(
