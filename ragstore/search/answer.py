@@ -36,7 +36,6 @@ DEEP_ARM_SIZE = 1_000
 _RERANK_OF_BINARY = 8  # 0.98 of the ten nearest on hard data, of 400 candidates for 40
 _LEAST_OF_BINARY = 200
 
-
 _Way = tuple[Strategy | None, Form, Prepared]
 _MOST_WAYS = 256
 
