@@ -36,6 +36,22 @@ def counts(connection: DatabaseConnection) -> tuple[int, ...]:
     return tuple(rows(connection, f"SELECT count(*) FROM {table}")[0][0] for table in tables)
 
 
+WAITING = (
+    "SELECT count(*) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+)
+
+
+def wait_for_a_waiter(connection: DatabaseConnection) -> bool:
+    """Return True once a session waits for a lock, or False after 30 s."""
+    give_up = time.monotonic() + 30
+    while time.monotonic() < give_up:
+        if rows(connection, WAITING) != [(0,)]:
+            return True
+        time.sleep(0.01)
+    return False
+
+
 @pytest.fixture
 def filled(either: Any) -> Any:
     """Return a store with collections ``c`` and ``other`` of 10 documents of 2 chunks."""
@@ -198,18 +214,20 @@ def test_what_no_longer_matches_is_not_deleted(
 ) -> None:
     """A filter is asked again where another session has changed what it found."""
     is_changed = threading.Event()
+    was_waited_for: list[bool] = []
 
     def hold() -> None:
         with DatabaseConnection(filled.connection.url) as other, other.transaction() as driver:
             driver.execute(change.encode())
             is_changed.set()
-            time.sleep(0.3)
+            was_waited_for.append(wait_for_a_waiter(other))  # what it looks for is found by then
 
     holder = threading.Thread(target=hold)
     holder.start()
     assert is_changed.wait(30)
     assert delete(filled) == number
     holder.join()
+    assert was_waited_for == [True]
 
 
 def test_rows_with_ids_below_one_are_rows(filled: Any, connection: DatabaseConnection) -> None:
@@ -303,28 +321,38 @@ def test_load_goes_on_while_its_tables_cannot_be_analysed(
     assert "The statistics were not gathered" in caplog.text
 
 
+# Each look has a snapshot of its own, so what another session committed meanwhile is seen.
 SLOW_LAST = """
-CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS
-  'BEGIN PERFORM pg_sleep(0.3); RETURN NEW; END';
+CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE until timestamptz := clock_timestamp() + '{} s';
+BEGIN
+  WHILE clock_timestamp() < until AND NOT EXISTS (
+    SELECT FROM pg_stats WHERE tablename = 'ragstore_chunk' AND attname = 'tsv'
+  ) LOOP PERFORM pg_sleep(0.01); END LOOP;
+  RETURN NEW;
+END $$;
 CREATE TRIGGER wait BEFORE INSERT ON ragstore_document FOR EACH ROW
   WHEN (NEW.key = 'last') EXECUTE FUNCTION wait();
 """
 
 
 @pytest.mark.parametrize(
-    ("last", "sync", "known"),
-    [(100, False, 1_100), (500, False, 1_600), (100, True, 1_200)],
+    ("last", "sync", "wait", "known"),
+    [(100, False, 30, 1_100), (500, False, 0.3, 1_600), (100, True, 0.3, 1_200)],
     ids=["small", "large", "sync"],
 )
 def test_load_is_analysed_beside_its_last_batch(
-    either: Any, connection: DatabaseConnection, last: int, sync: bool, known: int
+    either: Any, connection: DatabaseConnection, last: int, sync: bool, wait: float, known: int
 ) -> None:
-    """While the last batch is stored, if that is a small one; or after it, and after deletions."""
+    """While the last batch is stored, if that is a small one; or after it, and after deletions.
+
+    The last batch waits until all columns have statistics, or for ``wait`` seconds.
+    """
     either.create_collection("c")
     documents = [NewDocument(f"k{at}", ["x"] * 100) for at in range(11)]
     documents.append(NewDocument("last", ["x"] * last))
     with connection.transaction() as driver:
-        driver.execute(SLOW_LAST.encode())
+        driver.execute(SLOW_LAST.format(wait).encode())
     either.ingest("c", documents, batch_size=100, sync=sync)
     size = "SELECT reltuples::int FROM pg_class WHERE relname = 'ragstore_chunk'"
     assert rows(connection, size) == [(known,)]
@@ -351,19 +379,6 @@ def test_role_without_the_right_analyses_nothing(
     with connection.transaction() as driver:
         driver.execute(f"DROP OWNED BY {role}".encode())
         driver.execute(f"DROP ROLE {role}".encode())
-
-
-WAITING = (
-    "SELECT count(*) FROM pg_stat_activity"
-    " WHERE datname = current_database() AND wait_event_type = 'Lock'"
-)
-
-
-def wait_for_a_waiter(connection: DatabaseConnection) -> None:
-    """Return once a session waits for a lock, or after 30 s."""
-    give_up = time.monotonic() + 30
-    while rows(connection, WAITING) == [(0,)] and time.monotonic() < give_up:
-        time.sleep(0.01)
 
 
 def test_chunks_wait_for_the_writer_of_their_document(
