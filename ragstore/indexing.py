@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 from psycopg import sql
@@ -27,6 +28,7 @@ from ragstore.exceptions import (
 )
 from ragstore.execution import Call, Operation, Query
 from ragstore.procedure import LOCK_PAUSES, Outside, Procedure, patiently
+from ragstore.retry import insist
 from ragstore.space import Space, check_index, find_space, is_attached
 from ragstore.tuning import IndexOptions
 from ragstore.work import transact
@@ -124,7 +126,8 @@ def index_after_load(
     space = collection.space
     if space is None:
         return None
-    count, is_valid = yield from transact(_state(space, collection))
+    told = {"collection": collection.name, "space": space.name}
+    count, is_valid = yield from insist(partial(_state, space, collection), told)
     if not space.can_have_index or count <= space.exact_limit:
         return _not_needed(space, collection)
     if is_valid:

@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -33,9 +34,10 @@ from ragstore.indexing import IndexReport, index_after_load
 from ragstore.packing import Matrix, check_vectors
 from ragstore.procedure import LOCK_PAUSES, Procedure, Tell, patiently
 from ragstore.recall import Comparison, compare_spaces
+from ragstore.retry import insist
 from ragstore.space import Space, check_attached, find_space
 from ragstore.tuning import IndexOptions
-from ragstore.work import Make, Transact, transact
+from ragstore.work import Make, Transact
 
 logger = logging.getLogger(__name__)
 
@@ -155,8 +157,8 @@ class Move:
         moved = replace(source, space=target)
         report = replace(report, index=(yield from index_after_load(moved, self.options)))
         if self.sample and source.space is not None:
-            compared = compare_spaces(source.id, source.space, target, sample=self.sample)
-            report = replace(report, comparison=(yield from transact(compared)))
+            compare = partial(compare_spaces, source.id, source.space, target, sample=self.sample)
+            report = replace(report, comparison=(yield from insist(compare, self._told)))
         if self.approve is not None:
             yield from self._ask(self.approve, report)
         report = yield from self._switch(source, target, report)
@@ -181,7 +183,8 @@ class Move:
         """
         enough = 0
         for _ in range(MAX_PASSES):
-            lacking, upto, is_indexed = yield from transact(backfill.look(source.id, target))
+            look = partial(backfill.look, source.id, target)
+            lacking, upto, is_indexed = yield from insist(look, self._told)
             report = replace(report, lacking=lacking)
             if lacking <= enough:
                 return report
@@ -197,13 +200,15 @@ class Move:
         """Embed what was there when the pass began: what comes meanwhile would never end."""
         after = BELOW_ALL
         while after < upto:
-            page = yield from transact(backfill.lacking(source.id, target, after, size))
+            look = partial(backfill.lacking, source.id, target, after, size)
+            page = yield from insist(look, self._told)
             if not page:
                 break
             after = page[-1].id
             texts = _texts(page)
             vectors = _matrix(target, page, texts, (yield Make(texts)))
-            stored = yield from transact(backfill.store(source, target, page, vectors))
+            store = partial(backfill.store, source, target, page, vectors)
+            stored = yield from insist(store, self._told)  # what is there already is left out
             report = replace(report, embedded=report.embedded + stored)
             if self.on_progress is not None:
                 yield Tell(self.on_progress, report)

@@ -1,18 +1,17 @@
 """Filters as mappings: ``{"year": {"$gte": 2020}, "$or": [{"lang": "en"}, {"lang": "de"}]}``.
 
-Here a mapping becomes nodes; what each of them is in SQL stands in ``nodes``.
+Here a mapping becomes nodes; which values they take stands in ``values``, and what each of them is
+in SQL in ``nodes``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from datetime import date, datetime, timezone
-from decimal import Decimal
+from datetime import date, datetime
 from typing import Any
 
-from ragstore.content import MAX_METADATA_DEPTH, check_text, metadata_json
-from ragstore.exceptions import InvalidFilter, InvalidInput
-from ragstore.models import MAX_TEXT_BYTES
+from ragstore.content import MAX_METADATA_DEPTH
+from ragstore.exceptions import InvalidFilter
 from ragstore.search.nodes import (
     Compare,
     Contains,
@@ -26,12 +25,18 @@ from ragstore.search.nodes import (
     Path,
     Some,
 )
+from ragstore.search.values import (
+    as_json,
+    as_json_value,
+    as_moment,
+    as_ordered,
+    as_pattern,
+    as_text,
+    as_values,
+)
 
 MAX_CONDITIONS = 256
 """The most conditions of a filter."""
-
-MAX_VALUES = 10_000
-"""The most values of one ``$in``."""
 
 MAX_NESTING = 32
 """How deeply ``$and``, ``$or`` and ``$not`` may be nested."""
@@ -98,7 +103,7 @@ class _Reader:
             else:
                 self._condition(_checked(_keys(name)), wanted, plain, nodes, of_document)
         if plain or not nodes:
-            nodes.insert(0, Contains((_json(plain),), of_document))
+            nodes.insert(0, Contains((as_json(plain),), of_document))
         return nodes[0] if len(nodes) == 1 else Every(tuple(nodes))
 
     def _logical(self, name: str, wanted: Any, of_document: bool, depth: int) -> Node:
@@ -148,7 +153,7 @@ class _Reader:
             else:
                 # Those for equality are one look into the index, unless they speak of one key.
                 if not _merged(plain, keys, wanted):
-                    nodes.append(Contains((_json(_nested(keys, wanted)),), of_document))
+                    nodes.append(Contains((as_json(_nested(keys, wanted)),), of_document))
                 return
         for operator, value in wanted.items():
             nodes.append(_operated(keys, operator, value, of_document))
@@ -237,10 +242,10 @@ def _operated(keys: Path, operator: str, wanted: Any, of_document: bool, depth: 
 def _equal(keys: Path, wanted: Any, of_document: bool) -> Node:
     if isinstance(wanted, date):
         return _compared(keys, "$eq", wanted, of_document)
-    found = Contains((_json(_nested(keys, wanted)),), of_document)
+    found = Contains((as_json(_nested(keys, wanted)),), of_document)
     if not isinstance(wanted, Mapping | list | tuple):
         return found
-    return Every((found, Equal(keys, _json_value(wanted), of_document)))
+    return Every((found, Equal(keys, as_json_value(wanted), of_document)))
 
 
 def _unequal(keys: Path, wanted: Any, of_document: bool) -> Node:
@@ -248,11 +253,11 @@ def _unequal(keys: Path, wanted: Any, of_document: bool) -> Node:
 
 
 def _among(keys: Path, wanted: Any, of_document: bool) -> Node:
-    values = _values(wanted, "$in and $nin take")
+    values = as_values(wanted, "$in and $nin take")
     plain = [each for each in values if not isinstance(each, _NOT_IN_INDEX)]
     nodes = [_equal(keys, each, of_document) for each in values if isinstance(each, _NOT_IN_INDEX)]
     if plain:
-        found = tuple(_json(_nested(keys, each)) for each in plain)
+        found = tuple(as_json(_nested(keys, each)) for each in plain)
         nodes.insert(0, Contains(found, of_document))
     return nodes[0] if len(nodes) == 1 else Some(tuple(nodes))
 
@@ -266,7 +271,7 @@ def _not_among(keys: Path, wanted: Any, of_document: bool) -> Node:
 
 def _exists(keys: Path, wanted: Any, of_document: bool) -> Node:
     for key in keys:
-        _text(key)
+        as_text(key)
     return _if(wanted, Exists(keys, of_document))
 
 
@@ -278,13 +283,13 @@ def _if(wanted: Any, found: Node) -> Node:
 
 def _contains(keys: Path, wanted: Any, of_document: bool) -> Node:
     values = list(wanted) if isinstance(wanted, list | tuple) else [wanted]
-    return Contains((_json(_nested(keys, values)),), of_document)
+    return Contains((as_json(_nested(keys, values)),), of_document)
 
 
 def _like(keys: Path, wanted: Any, of_document: bool) -> Node:
     for key in keys:
-        _text(key)
-    return Like(keys, _pattern(wanted), of_document)
+        as_text(key)
+    return Like(keys, as_pattern(wanted), of_document)
 
 
 _BUILDERS: dict[str, Callable[[Path, Any, bool], Node]] = {
@@ -299,33 +304,10 @@ _BUILDERS: dict[str, Callable[[Path, Any, bool], Node]] = {
 
 
 def _compared(keys: Path, operator: str, wanted: Any, of_document: bool) -> Node:
-    kind, value = _ordered(wanted, operator)
+    kind, value = as_ordered(wanted, operator)
     for key in keys:
-        _text(key)
+        as_text(key)
     return Compare(keys, _ORDER.get(operator, "="), kind, value, of_document)
-
-
-def _ordered(wanted: Any, operator: str) -> tuple[str, Any]:
-    """Return the kind of a value that has an order, and the value as it is sent."""
-    if isinstance(wanted, datetime):
-        return "moment", _in_utc(_aware(wanted)).isoformat()
-    if isinstance(wanted, date):
-        return "date", wanted.isoformat()
-    if isinstance(wanted, str):
-        return "text", _text(wanted)
-    if isinstance(wanted, int | float | Decimal) and not isinstance(wanted, bool):
-        # Of numpy's floats, which are floats, repr() tells the type as well.
-        number = Decimal(repr(float(wanted)) if isinstance(wanted, float) else wanted)
-        if not number.is_finite() or number.adjusted() > 131_071 or _decimals(number) > 16_383:
-            raise InvalidFilter(f"{operator} has {number!s:.40}, which no metadata is equal to")
-        return "number", number
-    raise InvalidFilter(
-        f"{operator} compares numbers, strings and dates, not {type(wanted).__name__}"
-    )
-
-
-def _decimals(number: Decimal) -> int:
-    return -int(number.as_tuple().exponent)
 
 
 def _field(name: str, operator: str, wanted: Any, depth: int = 0) -> Node:
@@ -340,10 +322,10 @@ def _field(name: str, operator: str, wanted: Any, depth: int = 0) -> Node:
     if operator == "$exists":
         return _if(wanted, Field(name, "exists", None))
     if operator == "$in":
-        values = tuple(_field_value(name, each) for each in _values(wanted, "$in takes"))
+        values = tuple(_field_value(name, each) for each in as_values(wanted, "$in takes"))
         return Field(name, "in", values)
     if operator == "$like" and not name.endswith("_at"):
-        return Field(name, "like", _pattern(wanted))
+        return Field(name, "like", as_pattern(wanted))
     if operator == "$eq" and wanted is None:
         return Not(Field(name, "exists", None))
     if operator == "$eq" or operator in _ORDER:
@@ -353,59 +335,12 @@ def _field(name: str, operator: str, wanted: Any, depth: int = 0) -> Node:
 
 def _field_value(name: str, wanted: Any) -> Any:
     if not name.endswith("_at"):
-        return _text(wanted)
+        return as_text(wanted)
     if not isinstance(wanted, datetime):
         raise InvalidFilter(f"{name} is compared with a datetime, not {type(wanted).__name__}")
-    return _aware(wanted)
-
-
-def _aware(moment: datetime) -> datetime:
-    if moment.utcoffset() is None:
-        raise InvalidFilter("a naive datetime: give it a time zone, as datetime.now(timezone.utc)")
-    return moment
-
-
-def _in_utc(moment: datetime) -> datetime:
-    try:
-        return moment.astimezone(timezone.utc)
-    except OverflowError:
-        raise InvalidFilter(f"{moment} is beyond the years 1 to 9999 in UTC") from None
+    return as_moment(wanted)
 
 
 def _check_depth(depth: int) -> None:
     if depth > MAX_NESTING:
         raise InvalidFilter(f"where= is nested more than {MAX_NESTING} levels deep")
-
-
-def _pattern(wanted: Any) -> str:
-    pattern = _text(wanted)
-    if (len(pattern) - len(pattern.rstrip("\\"))) % 2:
-        raise InvalidFilter("the pattern of $like ends with a backslash that escapes nothing")
-    return pattern
-
-
-def _values(wanted: Any, what: str) -> list[Any]:
-    if isinstance(wanted, str | Mapping) or not isinstance(wanted, Iterable):
-        raise InvalidFilter(f"{what} a list of values, not {type(wanted).__name__}")
-    values = list(wanted)
-    if len(values) > MAX_VALUES:
-        raise InvalidFilter(f"{what} at most {MAX_VALUES:,} values, not {len(values):,}")
-    return values
-
-
-def _text(wanted: Any) -> str:
-    try:
-        return check_text(wanted, "a value", MAX_TEXT_BYTES)
-    except InvalidInput as exc:
-        raise InvalidFilter(f"where= is not a filter: {exc}") from exc
-
-
-def _json(wanted: Mapping[str, Any]) -> str:
-    try:
-        return metadata_json(wanted)
-    except InvalidInput as exc:
-        raise InvalidFilter(f"where= is not a filter: {exc}") from exc
-
-
-def _json_value(wanted: Any) -> str:
-    return _json({"": wanted})[len('{"":') : -1]

@@ -135,3 +135,75 @@ def test_deletion_of_a_sync_is_done_by_another_connection(
     dying(connection, "DELETE", "document", 1, 1)
     assert either.ingest("c", DOCUMENTS[:4], sync=True).deleted == 6
     assert stored(connection) == (4, 8)
+
+
+def _ones(texts: list[str]) -> list[list[int]]:
+    return [[1, 1]] * len(texts)
+
+
+def lacking(connection: DatabaseConnection) -> int:
+    """Return how many chunks have no vector in their collection's space."""
+    statement = b"""
+        SELECT count(*) FROM ragstore_chunk c JOIN ragstore_collection o ON o.id = c.collection_id
+        WHERE NOT EXISTS (SELECT FROM ragstore_embedding e WHERE e.collection_id = o.id
+          AND e.space_id = o.space_id AND e.chunk_id = c.id)
+    """
+    with connection.transaction() as driver:
+        return int(driver.execute(statement).fetchall()[0][0])
+
+
+def with_texts(store: Any) -> Any:
+    """Make a collection of 20 chunks, and a space for it to move to; return the space."""
+    store.create_collection("c")
+    store.ingest("c", DOCUMENTS)
+    return store.create_space("s", model="m", dimensions=2)
+
+
+def test_move_goes_on_with_another_connection(
+    either: Any, connection: DatabaseConnection, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its third batch is stored at the third attempt, and no text is embedded again."""
+    caplog.set_level("INFO", logger="ragstore")
+    asked: list[str] = []
+    with_texts(either)
+    dying(connection, "INSERT", "embedding", 3, 4)
+
+    def embed(some: list[str]) -> list[list[int]]:
+        asked.extend(some)
+        return _ones(some)
+
+    report = either.reembed("c", to="s", embed=embed, batch_size=5)
+    assert (report.embedded, report.switched, len(asked)) == (20, True, 14)
+    assert lacking(connection) == 0
+    assert caplog.text.count("the connection was lost: it is tried again") == 2
+
+
+@pytest.mark.parametrize("is_done", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("lost", range(1, 9))
+def test_each_step_of_a_move_is_tried_again(
+    store: Store,
+    connection: DatabaseConnection,
+    monkeypatch: pytest.MonkeyPatch,
+    lost: int,
+    is_done: bool,
+) -> None:
+    """Whichever look or batch is lost, even after its commit, all chunks get their vectors."""
+    with_texts(store)
+    begun = count()
+    whole = DatabaseConnection.transaction
+
+    @contextmanager
+    def losing(self: DatabaseConnection) -> Iterator[Any]:
+        at = next(begun)
+        with whole(self) as driver:
+            if at == lost and not is_done:
+                raise exceptions.DatabaseUnavailable("gone")
+            yield driver
+        if at == lost:
+            raise exceptions.DatabaseUnavailable("gone")
+
+    monkeypatch.setattr(DatabaseConnection, "transaction", losing)
+    assert store.reembed("c", to="s", embed=_ones, batch_size=10).switched
+    assert next(begun) == 11  # the first and the last are the beginning and the switch
+    monkeypatch.undo()
+    assert lacking(connection) == 0

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ragstore import DatabaseConnection, NewDocument, Store, exceptions, load
+from ragstore import DatabaseConnection, NewDocument, Store, exceptions, load, syncing
 from ragstore.driver import connect
 from ragstore.execution import run
 from ragstore.syncing import Beginning, delete_since
@@ -145,22 +145,59 @@ INSERT INTO ragstore_document (collection_id, key)
 """
 
 
-@pytest.mark.parametrize("writes_late", [False, True], ids=["written before", "written after"])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (WRITES, "SELECT 1"),
+        ("SELECT now()", WRITES),
+        (f"SAVEPOINT mine; {WRITES}", "SELECT 1"),
+        (f"SAVEPOINT mine; {WRITES}; RELEASE mine", "SELECT 1"),
+        ("SAVEPOINT mine", WRITES),
+        (f"SAVEPOINT a; SAVEPOINT b; {WRITES}", "RELEASE b"),
+    ],
+    ids=[
+        "written before",
+        "written after",
+        "under a savepoint",
+        "under one that was released",
+        "under a savepoint after",
+        "under two savepoints",
+    ],
+)
 def test_what_was_under_way_when_the_run_began_stays(
-    filled: Any, connection: DatabaseConnection, writes_late: bool
+    filled: Any, connection: DatabaseConnection, before: str, after: str
 ) -> None:
     """Not when a writer's transaction began counts, but whether it had ended."""
     with closing(connect(connection.url)) as other:
-        other.execute("SELECT now()" if writes_late else WRITES)
+        other.execute(before.encode())
+        # One that ends later makes those numbers earlier ones.
+        with connection.transaction() as driver:
+            driver.execute("SELECT pg_current_xact_id()")
 
         def source() -> Iterator[NewDocument]:
-            if writes_late:
-                other.execute(WRITES)
+            other.execute(after.encode())
             other.commit()
             yield from documents("b")
 
         assert filled.ingest("c", source(), sync=True).deleted == 4
     assert keys(connection) == "abz"
+
+
+def test_document_stays_for_a_run_if_too_many_numbers_are_open(
+    store: Store, connection: DatabaseConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside a transaction that is open for very long, what was stored since is kept at first."""
+    store.create_collection("c")
+    store.ingest("c", documents("ab"))
+    with closing(connect(connection.url)) as other:
+        other.execute("SELECT pg_current_xact_id()")
+        store.ingest("c", documents("cd"))
+        with monkeypatch.context() as patched:
+            patched.setattr(syncing, "ASKED", 0)
+            store.ingest("c", documents("a"), sync=True)
+        assert {"a", "c", "d"} <= set(keys(connection))
+        assert store.ingest("c", documents("a"), sync=True).deleted >= 2
+    assert keys(connection) == "a"
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ from ragstore.execution import compiled
 from ragstore.models import Chunk, Document
 from ragstore.search import condition, path
 from ragstore.search.filter import read
-from ragstore.search.operators import MAX_CONDITIONS, MAX_NESTING, MAX_VALUES, _keys
+from ragstore.search.operators import MAX_CONDITIONS, MAX_NESTING, _keys
+from ragstore.search.values import MAX_VALUES
 
 NOW = datetime(2024, 5, 6, 7, 8, 9, tzinfo=timezone.utc)
 
