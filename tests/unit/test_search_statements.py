@@ -287,6 +287,15 @@ def test_filters_of_another_size_have_a_plan_of_their_own() -> None:
     assert [each.prepare for each in sent_] == [None, None, None, False]
 
 
+def test_arm_of_a_hybrid_search_is_looked_for_wider() -> None:
+    """An index gives half as many again as an arm ranks, unless the search says how many."""
+    info = CollectionInfo(COLLECTION, "c", "simple", SPACE, True, 100_000, 100_000)
+    for options, ef_search in (({}, 150), ({"ef_search": 120}, 120), ({"candidates": 300}, 450)):
+        search = Search(vector=[1, 0], text="cat", **options)
+        step: Any = next(answer(search, info, [1, 0], Memory()))
+        assert ef_search in step.parameters
+
+
 FEW = {"matching": 1_000, "chunks": 2_000_000, "where": {"x": "a"}}
 PLANS: list[tuple[str, dict[str, Any], bool]] = [
     ("few of a large collection", {}, True),
