@@ -6,10 +6,10 @@ Baseline and subject take turns; a ratio is the median of the pairs, with the se
 second highest in brackets. The row called null band is the baseline beside itself: a difference
 within that is noise.
 
-It starts an embedded server in a temporary directory and takes about half an hour; ``--write`` puts
-the tables into docs/benchmarks.md. With ``--check`` it runs for a minute on little data, every
-target of time loosened by a quarter or more; what misses one is measured again, and if it misses
-again, it exits with 1: for CI.
+It starts an embedded server in a temporary directory and takes about three quarters of an hour;
+``--write`` puts the tables into docs/benchmarks.md. With ``--check`` it runs for a minute on little
+data, every target of time loosened by a quarter or more; what misses one is measured again, and if
+it misses again, it exits with 1: for CI.
 """
 
 from __future__ import annotations
