@@ -313,7 +313,7 @@ def test_interrupt() -> None:
             waiting.send_signal(signal.SIGINT)
             _, stderr = waiting.communicate(timeout=30)
 
-    assert waiting.returncode == 130
+    assert waiting.returncode == 130, stderr
     assert "Traceback" not in stderr
 
 

@@ -212,7 +212,7 @@ def test_engine_options_win_over_the_settings() -> None:
             "65535",
         ),
         (psycopg.ProgrammingError("cannot adapt type"), exceptions.QueryFailed, "cannot adapt"),
-        (sqlalchemy.exc.TimeoutError(), exceptions.DatabaseUnavailable, "DB_POOL_SIZE"),
+        (sqlalchemy.exc.TimeoutError(), exceptions.PoolExhausted, "DB_POOL_SIZE"),
         # What a connection fails with has no SQLSTATE.
         (failure("FATAL:  database x does not exist"), exceptions.DatabaseNotFound, ""),
         (failure("FATAL:  no such database: x"), exceptions.DatabaseNotFound, ""),
