@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import warnings
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -302,25 +301,32 @@ def test_warnings_as_python_was_told(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- signals, pipes, terminals -----------------------------------------------------------------
 
 
-def _interrupted(process: subprocess.Popen[str]) -> str:
-    """Press Ctrl-C until a process ends, as Python drops one that meets a finalizer."""
-    for _ in range(10):
-        process.send_signal(signal.SIGINT)
-        with suppress(subprocess.TimeoutExpired):
-            return process.communicate(timeout=3)[1]
-    raise AssertionError("it has not ended")
+# What a shell has put into the background ignores SIGINT, and so do its children.
+_HEEDING_CTRL_C = """
+import runpy, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.argv[1:] = ["migrate", "current"]
+runpy.run_module("ragstore", run_name="__main__")
+"""
 
 
 def test_interrupt() -> None:
     """Ctrl-C ends a command that waits for a server, with 130 and without a traceback."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"postgresql://ann@127.0.0.1:{silent.getsockname()[1]}/rag"
-        waiting = start("migrate", "current", env={**os.environ, "DB_DATABASE_URL": url})
+        waiting = subprocess.Popen(
+            [sys.executable, "-c", _HEEDING_CTRL_C],
+            env={**os.environ, "DB_DATABASE_URL": url},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         silent.settimeout(30)
         talk, _ = silent.accept()
         with talk:
             talk.recv(1)
-            stderr = _interrupted(waiting)
+            waiting.send_signal(signal.SIGINT)
+            _, stderr = waiting.communicate(timeout=30)
 
     assert waiting.returncode == 130, stderr
     assert "Traceback" not in stderr
